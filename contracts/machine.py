@@ -1,0 +1,106 @@
+"""The definition of one lab machine: ``$PVMLAB_HOME/vms/<name>.json``.
+
+The definition is the single source for QEMU's arguments, the DHCP reservation, the boot script, the installer's
+configuration and the NoCloud seed. It holds the machine's SSH host key, so the file's mode is 0600.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import ipaddress
+import re
+import uuid
+
+from contracts.arch import Arch
+from contracts.names import normalize_mac, validate_machine_name
+
+SCHEMA = 1
+_USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}\Z")
+_DISTRO_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}\Z")
+_SSH_PUBLIC_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: [^\r\n]*)?\Z")
+
+
+class DiskBus(enum.StrEnum):
+    """How the machine's disk is attached."""
+
+    NVME = "nvme"
+    VIRTIO = "virtio"
+
+    @property
+    def device(self) -> str:
+        """The kernel's name of the first disk on this bus."""
+        return {DiskBus.NVME: "/dev/nvme0n1", DiskBus.VIRTIO: "/dev/vda"}[self]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SshHostKey:
+    """An ed25519 host key made by the lab, so that its first connection is already checked.
+
+    :ivar private: the private key in OpenSSH's PEM-like form, with the final newline.
+    :ivar public: the one-line public key.
+    """
+
+    private: str
+    public: str
+
+    def __post_init__(self) -> None:
+        if not self.private.startswith("-----BEGIN OPENSSH PRIVATE KEY-----\n"):
+            raise ValueError("private is not an OpenSSH private key")
+        if not _SSH_PUBLIC_KEY.match(self.public):
+            raise ValueError("public is not a one-line SSH public key")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VmDefinition:
+    """A target machine of the lab.
+
+    :ivar mac: MAC address of its LAN card, lower case with colons.
+    :ivar ip: its reserved IPv4 address.
+    :ivar uuid: SMBIOS system UUID; also how we recognise its QEMU process.
+    :ivar memory_mib: memory in MiB. :ivar disk_gib: disk size in GiB.
+    :ivar user: the account made by cloud-init, with passwordless sudo and key login only.
+    :ivar reboot_on_success: False leaves the installer's shell on the console after an install.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    arch: Arch
+    distro: str
+    mac: str
+    ip: str
+    uuid: str
+    cpus: int = 2
+    memory_mib: int = 1024
+    disk_gib: int = 8
+    disk_bus: DiskBus = DiskBus.NVME
+    user: str = "lab"
+    ssh_authorized_keys: tuple[str, ...]
+    ssh_host_key: SshHostKey
+    reboot_on_success: bool = True
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema {self.schema} is unknown, this version reads {SCHEMA}")
+        validate_machine_name(self.name)
+        if normalize_mac(self.mac) != self.mac:
+            raise ValueError(f"mac {self.mac!r} must be written as {normalize_mac(self.mac)}")
+        ipaddress.IPv4Address(self.ip)
+        if str(uuid.UUID(self.uuid)) != self.uuid:
+            raise ValueError(f"uuid {self.uuid!r} is not in its canonical form")
+        if not _DISTRO_NAME.match(self.distro):
+            raise ValueError(f"distro {self.distro!r} is not a distribution name")
+        if not _USER_NAME.match(self.user):
+            raise ValueError(f"user {self.user!r} is not a Unix account name")
+        self._validate_sizes()
+        if not self.ssh_authorized_keys or not all(map(_SSH_PUBLIC_KEY.match, self.ssh_authorized_keys)):
+            raise ValueError("ssh_authorized_keys must hold at least one one-line SSH public key, and nothing else")
+
+    def _validate_sizes(self) -> None:
+        for label, value, low, high in (
+            ("cpus", self.cpus, 1, 255),
+            ("memory_mib", self.memory_mib, 512, 1024 * 1024),
+            ("disk_gib", self.disk_gib, 2, 64 * 1024),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{label} is {value}, allowed are {low} to {high}")

@@ -1,0 +1,78 @@
+"""The NoCloud documents of a machine, as pure functions of its definition.
+
+Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html. The documents are written as
+JSON, which is YAML (1.2, and what PyYAML's loader accepts), so no YAML writer is needed in the container.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from contracts.lan import Lan
+from contracts.machine import VmDefinition
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, sort_keys=True) + "\n"
+
+
+def render_meta_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001 (one signature for all four documents)
+    """Return ``meta-data``. The instance-id is the UUID: a machine made again is a new instance to cloud-init."""
+    return _yaml({"instance-id": f"iid-{machine.uuid}", "local-hostname": machine.name})
+
+
+def render_user_data(machine: VmDefinition, lan: Lan) -> str:
+    """Return ``user-data``: one account with key login only, our host key, no passwords anywhere."""
+    return "#cloud-config\n" + _yaml({
+        "hostname": machine.name,
+        "fqdn": f"{machine.name}.{lan.domain}",
+        "prefer_fqdn_over_hostname": False,
+        "ssh_pwauth": False,
+        "disable_root": True,
+        "ssh_deletekeys": True,
+        "ssh_genkeytypes": [],
+        "ssh_keys": {
+            "ed25519_private": machine.ssh_host_key.private,
+            "ed25519_public": machine.ssh_host_key.public,
+        },
+        "users": [
+            {
+                "name": machine.user,
+                "groups": ["sudo"],
+                "lock_passwd": True,
+                "shell": "/bin/bash",
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "ssh_authorized_keys": list(machine.ssh_authorized_keys),
+            }
+        ],
+    })
+
+
+def render_network_config(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001
+    """Return ``network-config`` version 2: DHCP on the card with the machine's MAC, identified by that MAC."""
+    return _yaml({
+        "version": 2,
+        "ethernets": {
+            "lan0": {
+                "match": {"macaddress": machine.mac},
+                "set-name": "lan0",
+                "dhcp4": True,
+                "dhcp-identifier": "mac",
+            }
+        },
+    })
+
+
+def render_vendor_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001
+    """Return ``vendor-data``: an empty cloud-config, there so that no client has to handle its absence."""
+    return "#cloud-config\n{}\n"
+
+
+DOCUMENTS: Mapping[str, Callable[[VmDefinition, Lan], str]] = {
+    "meta-data": render_meta_data,
+    "user-data": render_user_data,
+    "network-config": render_network_config,
+    "vendor-data": render_vendor_data,
+}

@@ -1,0 +1,114 @@
+"""What a QEMU machine is made of, as data. ``lab.qemu`` turns a :class:`MachineSpec` into an argument list."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from pathlib import Path
+
+from contracts.arch import Arch
+from contracts.machine import DiskBus
+
+
+class AcceleratorKind(enum.StrEnum):
+    """How guest instructions run."""
+
+    KVM = "kvm"
+    HVF = "hvf"
+    TCG = "tcg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """The accelerator of this host for one architecture.
+
+    :ivar cpu: QEMU's ``-cpu`` value that is right with it.
+    :ivar reason: why this one, for people: ``/dev/kvm did not boot a kernel: ...``.
+    :ivar patience: factor by which waits are longer than on hardware acceleration (1 for KVM).
+    """
+
+    kind: AcceleratorKind
+    cpu: str
+    reason: str
+    patience: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Firmware:
+    """UEFI firmware: the read-only code and this machine's own writable variables."""
+
+    code: Path
+    variables: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectKernel:
+    """A kernel that QEMU starts itself, without firmware or bootloader."""
+
+    kernel: Path
+    initrd: Path
+    cmdline: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """A qcow2 disk. :ivar boot_index: place in the firmware's boot order, None to leave it out."""
+
+    path: Path
+    bus: DiskBus
+    boot_index: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LanCard:
+    """A network card on the lab's private network.
+
+    :ivar pci_slot: fixed PCI slot, so that the guest can name the card by its path, or None.
+    """
+
+    mac: str
+    boot_index: int | None = None
+    pci_slot: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WanCard:
+    """A network card on QEMU's user-mode network, with SSH forwarded from 127.0.0.1:*ssh_port* only."""
+
+    mac: str
+    ssh_port: int
+    pci_slot: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A host directory shared into the guest by 9p under the mount tag *tag*."""
+
+    tag: str
+    path: Path
+    writable: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """One QEMU machine, complete: the same spec gives the same arguments.
+
+    :ivar uuid: SMBIOS UUID, also how its process is recognised. :ivar memory_mib: in MiB.
+    :ivar lan_socket: the switch's AF_UNIX stream socket that LAN cards connect to.
+    :ivar serial_log: file the serial console is appended to. :ivar qmp_socket: AF_UNIX socket, under 108 bytes.
+    """
+
+    name: str
+    uuid: str
+    arch: Arch
+    cpus: int
+    memory_mib: int
+    accelerator: Accelerator
+    boot: Firmware | DirectKernel
+    disks: tuple[Disk, ...]
+    lan: LanCard
+    lan_socket: Path
+    serial_log: Path
+    qmp_socket: Path
+    wan: WanCard | None = None
+    shares: tuple[Share, ...] = ()

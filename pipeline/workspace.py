@@ -1,0 +1,129 @@
+"""Every path, computed once.
+
+Two roots: the *cache* (artifacts, reproducible, may be deleted or shared) and the *home* of a lab (its machines'
+state, the user's). ``PVMLAB_CACHE`` and ``PVMLAB_HOME`` move them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from contracts.arch import Arch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Where artifacts are."""
+
+    root: Path
+
+    def image(self, distro: str, arch: Arch, name: str) -> Path:
+        """A file of a distribution: ``rootfs.tar.zst``, ``vmlinuz``, ``initrd``, ``modules.cpio.gz``."""
+        return self.root / "images" / distro / arch / name
+
+    def installer_initrd(self, arch: Arch) -> Path:
+        """The initrd the installer runs in."""
+        return self.root / "initrds" / arch / "initrd.gz"
+
+    def ipxe(self, arch: Arch) -> Path:
+        """The iPXE EFI program for *arch* machines."""
+        return self.root / "ipxe" / arch.ipxe_binary
+
+    def container(self, arch: Arch) -> Path:
+        """The services container, loadable by ``docker load`` and a valid OCI layout."""
+        return self.root / "containers" / f"pxeboot_stack_{arch}.tar"
+
+    def provisioner(self, arch: Arch, name: str) -> Path:
+        """A file of the provisioner: ``disk.qcow2``, ``vmlinuz``, ``initrd``."""
+        return self.root / "images" / "provisioner" / arch / name
+
+    @property
+    def images(self) -> Path:
+        """Shared read-only into the provisioner."""
+        return self.root / "images"
+
+    @property
+    def initrds(self) -> Path:
+        """Shared read-only into the provisioner."""
+        return self.root / "initrds"
+
+    @property
+    def logs(self) -> Path:
+        """One log file per task."""
+        return self.root / "logs"
+
+    @property
+    def scratch(self) -> Path:
+        """Working directories of running tasks."""
+        return self.root / "tmp"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one build that may write to the cache."""
+        return self.root / ".lock"
+
+    @property
+    def doit_state(self) -> Path:
+        """doit's own database. Nothing is lost with it: whether a task is up to date is read off the sidecars."""
+        return self.root / ".doit.db"
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """The state of one lab: ``$PVMLAB_HOME``."""
+
+    root: Path
+
+    @property
+    def vms(self) -> Path:
+        """Definitions, shared read-only into the provisioner."""
+        return self.root / "vms"
+
+    @property
+    def status(self) -> Path:
+        """Install states and events, written by the provisioner."""
+        return self.root / "status"
+
+    @property
+    def config(self) -> Path:
+        """The provisioner's own configuration and keys, shared read-only into it."""
+        return self.root / "config"
+
+    @property
+    def disks(self) -> Path:
+        """Disk images and UEFI variables of the machines."""
+        return self.root / "disks"
+
+    @property
+    def logs(self) -> Path:
+        """Ours, serial and QEMU's logs, three per machine."""
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Process records, QMP sockets, the network's socket. Mode 0700."""
+        return self.root / "run"
+
+    @property
+    def ssh(self) -> Path:
+        """The lab's key pair, known hosts and ssh configuration. Mode 0700."""
+        return self.root / "ssh"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """The cache and the home this process works with."""
+
+    cache: Cache
+    home: Home
+
+    @classmethod
+    def from_environment(cls) -> Workspace:
+        """Return the workspace that ``PVMLAB_CACHE`` and ``PVMLAB_HOME`` name, or their defaults."""
+        cache = os.environ.get("PVMLAB_CACHE") or REPOSITORY / "cache"
+        home = os.environ.get("PVMLAB_HOME") or Path.home() / ".pvmlab"
+        return cls(Cache(Path(cache).expanduser().absolute()), Home(Path(home).expanduser().absolute()))
