@@ -25,44 +25,48 @@ def render_meta_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001 (o
 
 def render_user_data(machine: VmDefinition, lan: Lan) -> str:
     """Return ``user-data``: one account with key login only, our host key, no passwords anywhere."""
-    return "#cloud-config\n" + _yaml({
-        "hostname": machine.name,
-        "fqdn": f"{machine.name}.{lan.domain}",
-        "prefer_fqdn_over_hostname": False,
-        "ssh_pwauth": False,
-        "disable_root": True,
-        "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
-        "ssh_keys": {
-            "ed25519_private": machine.ssh_host_key.private,
-            "ed25519_public": machine.ssh_host_key.public,
-        },
-        "users": [
-            {
-                "name": machine.user,
-                "groups": ["sudo"],
-                "lock_passwd": True,
-                "shell": "/bin/bash",
-                "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "ssh_authorized_keys": list(machine.ssh_authorized_keys),
-            }
-        ],
-    })
+    return "#cloud-config\n" + _yaml(
+        {
+            "hostname": machine.name,
+            "fqdn": f"{machine.name}.{lan.domain}",
+            "prefer_fqdn_over_hostname": False,
+            "ssh_pwauth": False,
+            "disable_root": True,
+            "ssh_deletekeys": True,
+            "ssh_genkeytypes": [],
+            "ssh_keys": {
+                "ed25519_private": machine.ssh_host_key.private,
+                "ed25519_public": machine.ssh_host_key.public,
+            },
+            "users": [
+                {
+                    "name": machine.user,
+                    "groups": ["sudo"],
+                    "lock_passwd": True,
+                    "shell": "/bin/bash",
+                    "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                    "ssh_authorized_keys": list(machine.ssh_authorized_keys),
+                }
+            ],
+        }
+    )
 
 
 def render_network_config(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001
     """Return ``network-config`` version 2: DHCP on the card with the machine's MAC, identified by that MAC."""
-    return _yaml({
-        "version": 2,
-        "ethernets": {
-            "lan0": {
-                "match": {"macaddress": machine.mac},
-                "set-name": "lan0",
-                "dhcp4": True,
-                "dhcp-identifier": "mac",
-            }
-        },
-    })
+    return _yaml(
+        {
+            "version": 2,
+            "ethernets": {
+                "lan0": {
+                    "match": {"macaddress": machine.mac},
+                    "set-name": "lan0",
+                    "dhcp4": True,
+                    "dhcp-identifier": "mac",
+                }
+            },
+        }
+    )
 
 
 def render_vendor_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001

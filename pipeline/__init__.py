@@ -1,1 +1,1 @@
-"""Makes artifacts: every file a network install needs, each from declared inputs, each published whole or not at all."""
+"""Makes artifacts: each file a network install needs, from declared inputs, published whole or not at all."""

@@ -20,12 +20,16 @@ from typing import IO, NoReturn
 
 from pipeline.errors import CommandError, MissingProgramError
 
-__all__ = ["PIPE", "Completed", "Popen", "find_program", "minimal_environment", "replace", "require_program", "run", "spawn"]
+__all__ = [
+    "PIPE", "Completed", "Popen", "attach", "end_running", "find_program", "minimal_environment", "replace",
+    "require_program", "run", "spawn",
+]  # fmt: skip
 
 TAIL_LINES = 25
 _TERMINATE_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SOURCE_DATE_EPOCH")
+_running: set[Popen[bytes]] = set()  # children of run() in all threads, for end_running()
 _KEPT_FOR_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
                      "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")  # fmt: skip
 
@@ -73,7 +77,7 @@ def require_program(name: str) -> str:
     raise MissingProgramError(name)
 
 
-def run(
+def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are keywords)
     argv: Sequence[str | Path],
     *,
     timeout: float,
@@ -105,6 +109,10 @@ def run(
             stdout=stdout or sink or PIPE,
             stderr=sink or PIPE,
         )  # fmt: skip
+        _running.add(process)
+        stack.callback(_running.discard, process)
+        out: bytes | None
+        err: bytes | None
         try:
             out, err = process.communicate(input.encode() if input is not None else None, timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -117,7 +125,9 @@ def run(
             raise
     done = Completed(tuple(words), process.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
-        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"failed with exit status {done.returncode}"
+        how = f"failed with exit status {done.returncode}"
+        if done.returncode < 0:
+            how = f"was ended by signal {-done.returncode}"
         raise CommandError(words, returncode=done.returncode, tail=_tail(out, err, log), log=log, how=how)
     return done
 
@@ -175,6 +185,13 @@ def replace(argv: Sequence[str | Path]) -> NoReturn:
     """
     words = [os.fspath(word) for word in argv]
     os.execve(require_program(words[0]), words, dict(os.environ))  # noqa: S606
+
+
+def end_running() -> None:
+    """End every program that :func:`run` waits for, in whatever thread: for the main thread when it is interrupted."""
+    for process in tuple(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def _end_group(process: Popen[bytes]) -> tuple[bytes | None, bytes | None]:

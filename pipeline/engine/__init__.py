@@ -1,0 +1,1 @@
+"""Our side of doit: how a run is reported, locked and interrupted."""

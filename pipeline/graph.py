@@ -1,0 +1,96 @@
+"""Artifacts as doit tasks: who needs whom is read off the files they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import TaskFailed
+
+from pipeline.artifact import Artifact
+from pipeline.errors import PvmlabError
+
+
+class Graph:
+    """The artifacts of a project, by task name.
+
+    :raises ValueError: if two make the same file or have the same name, or one needs a file that none makes.
+    """
+
+    def __init__(self, artifacts: Iterable[Artifact]) -> None:
+        self._by_name: dict[str, Artifact] = {}
+        self._maker: dict[Path, Artifact] = {}
+        for artifact in artifacts:
+            if artifact.name in self._by_name:
+                raise ValueError(f"two artifacts are called {artifact.name}")
+            self._by_name[artifact.name] = artifact
+            for target in artifact.targets:
+                if target in self._maker:
+                    raise ValueError(f"{artifact.name} and {self._maker[target].name} both make {target}")
+                self._maker[target] = artifact
+        for artifact in self._by_name.values():
+            for needed in artifact.inputs:
+                if needed not in self._maker:
+                    raise ValueError(f"{artifact.name} needs {needed}, which nothing makes")
+
+    @property
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """All artifacts by task name."""
+        return self._by_name
+
+    def needed_by(self, artifact: Artifact) -> list[Artifact]:
+        """Return the artifacts whose files *artifact* reads, without repetition."""
+        return list(dict.fromkeys(self._maker[path] for path in artifact.inputs))
+
+    def closure(self, names: Iterable[str]) -> list[Artifact]:
+        """Return the named artifacts and all they need, the needed ones first.
+
+        :raises KeyError: for a name that is not there.
+        """
+        ordered: dict[str, Artifact] = {}
+
+        def visit(artifact: Artifact) -> None:
+            if artifact.name not in ordered:
+                for needed in self.needed_by(artifact):
+                    visit(needed)
+                ordered[artifact.name] = artifact
+
+        for name in names:
+            visit(self._by_name[name])
+        return list(ordered.values())
+
+    def tasks(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Yield the doit tasks of one *kind*: ``rootfs`` gives ``rootfs:debian-12:x86_64`` and its siblings."""
+        for artifact in self._by_name.values():
+            basename, _, name = artifact.name.partition(":")
+            if basename == kind:
+                yield {
+                    "name": name,
+                    "doc": artifact.doc,
+                    "targets": [str(target) for target in artifact.targets],
+                    "task_dep": [needed.name for needed in self.needed_by(artifact)],
+                    "uptodate": [_is_up_to_date(artifact)],
+                    "actions": [(_build, [artifact])],
+                    "clean": [artifact.remove],
+                    # Programs write to the task's log; swapping sys.stdout would mix the output of parallel tasks.
+                    "io": {"capture": False},
+                    "verbosity": 0,
+                    "meta": {"artifact": artifact},
+                }
+
+
+def _is_up_to_date(artifact: Artifact) -> Any:
+    # doit passes (task, values); it asks when all the artifact needs has been made
+    return lambda task, values: artifact.reason() is None  # noqa: ARG005
+
+
+def _build(artifact: Artifact) -> TaskFailed | None:
+    """Run a task's action; a failure people can act on is a value, so that doit prints no traceback for it."""
+    try:
+        artifact.build()
+    except PvmlabError as error:
+        failure = TaskFailed(error.brief)
+        failure.pvmlab_error = error
+        return failure
+    return None

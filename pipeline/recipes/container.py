@@ -1,0 +1,123 @@
+"""The services container, made without a Docker daemon.
+
+::
+
+    container-rootfs (Debian layer) ─┐
+    ipxe ────────────────────────────┴─> container  (Debian layer + our layer)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from contracts.arch import Arch
+from pipeline.apt_sources import host_mirror
+from pipeline.artifact import Artifact, Making
+from pipeline.disk_image import as_root
+from pipeline.mmdebstrap import PackageSet, make_tar_zst
+from pipeline.oci import ImageConfig, compress_layer, write_image
+from pipeline.rootfs import decompress
+from pipeline.run import run
+from pipeline.tree_tar import TreeTar
+from pipeline.workspace import REPOSITORY, Cache
+from pxeboot_stack import container as definition
+
+_LOCK = REPOSITORY / "pxeboot_stack/requirements.lock"
+_TIMEOUT = 600.0
+_SOURCE_SUFFIXES = (".py", ".conf")
+
+
+def _rootfs_path(arch: Arch, cache: Cache) -> Path:
+    return cache.root / "containers" / f"rootfs_{arch}.tar.zst"
+
+
+def rootfs(arch: Arch, cache: Cache) -> Artifact:
+    """Return the container's Debian layer."""
+    wanted = PackageSet(suite=definition.SUITE, arch=arch, packages=definition.PACKAGES)
+
+    def make(making: Making) -> Mapping[str, str]:
+        return make_tar_zst(wanted, host_mirror(), making=making)
+
+    return Artifact(
+        name=f"container-rootfs:{arch}",
+        doc=f"the services container's Debian, {arch}",
+        cache=cache,
+        targets=(_rootfs_path(arch, cache),),
+        options=wanted.options(),
+        make=make,
+    )
+
+
+def container(arch: Arch, cache: Cache) -> Artifact:
+    """Return the container image, for ``docker load`` and as an OCI layout."""
+    base, programs = _rootfs_path(arch, cache), [(a, cache.ipxe(a)) for a in (arch,)]
+    config = ImageConfig(
+        tag=definition.TAG,
+        entrypoint=definition.ENTRYPOINT,
+        environment=definition.ENVIRONMENT,
+        labels=definition.LABELS,
+    )
+
+    def make(making: Making) -> Mapping[str, str]:
+        plain, ours = making.scratch / "base.tar", making.scratch / "ours.tar"
+        decompress(base, plain)
+        _write_our_layer(plain, programs, ours, making=making)
+        layers = [compress_layer(path, path.with_suffix(".tar.gz")) for path in (plain, ours)]
+        return {"image": write_image(making.output, config, arch, layers)}
+
+    return Artifact(
+        name=f"container:{arch}",
+        doc=f"services container (docker load, OCI layout), {arch}",
+        cache=cache,
+        targets=(cache.container(arch),),
+        inputs=(base, *(path for _, path in programs)),
+        sources=(REPOSITORY / "contracts", REPOSITORY / "pxeboot_stack", *_recipe_sources()),
+        make=make,
+    )
+
+
+def _recipe_sources() -> tuple[Path, ...]:
+    return tuple(REPOSITORY / "pipeline" / name for name in ("oci.py", "recipes/container.py", "tree_tar.py"))
+
+
+def _write_our_layer(base: Path, programs: Sequence[tuple[Arch, Path]], layer: Path, *, making: Making) -> None:
+    """Write the layer with our packages, their libraries and iPXE, compiled by the container's own interpreter."""
+    files, tree, root = making.scratch / "files.tar", making.scratch / "tree", str(definition.ROOT).lstrip("/")
+    _write_files(files, programs, making=making)
+    try:
+        tree.mkdir()
+        for archive in (base, files):
+            _as_root(["tar", "--extract", "--file", archive, "--directory", tree, "--numeric-owner"], making)
+        _as_root(["chroot", tree, *definition.COMPILE], making)
+        _as_root(
+            ["tar", "--create", "--file", layer, "--directory", tree, "--sort=name", "--mtime=@0", "--numeric-owner",
+             "--owner=0", "--group=0", "--format=posix", "--pax-option=delete=atime,delete=ctime", root],
+            making,
+        )  # fmt: skip
+    finally:
+        _as_root(["rm", "--recursive", "--force", tree], making)
+
+
+def _write_files(output: Path, programs: Sequence[tuple[Arch, Path]], *, making: Making) -> None:
+    site = making.scratch / "site"
+    run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes",
+         "--only-binary=:all:", f"--python-version={definition.PYTHON_VERSION}", "--target", site, "--requirement", _LOCK],
+        timeout=_TIMEOUT, network=True, log=making.log,
+    )  # fmt: skip
+    with TreeTar(output) as tar:
+        for package in definition.SOURCES:
+            for path in sorted((REPOSITORY / package).rglob("*")):
+                relative = path.relative_to(REPOSITORY / package).as_posix()
+                left_out = package == definition.NAME and relative.split("/")[0] in definition.NOT_COPIED
+                if path.is_file() and path.suffix in _SOURCE_SUFFIXES and not left_out:
+                    tar.file(f"{definition.ROOT}/{package}/{relative}".lstrip("/"), path.read_bytes())
+        tar.tree(site, str(definition.SITE).lstrip("/"))
+        for arch, program in programs:
+            tar.file(f"{definition.IPXE}/{arch.ipxe_binary}".lstrip("/"), program.read_bytes())
+
+
+def _as_root(argv: Sequence[str | Path], making: Making) -> None:
+    run(as_root(argv), timeout=_TIMEOUT, log=making.log)

@@ -1,0 +1,94 @@
+"""Artifacts of one distribution release.
+
+::
+
+    rootfs ─┬─> kernel   (vmlinuz, initrd)
+            └─> modules  (modules.cpio.gz)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from contracts.arch import Arch
+from distros.debian import CUSTOMIZE, DebianRelease
+from pipeline import cpio
+from pipeline.apt_sources import host_mirror
+from pipeline.artifact import Artifact, Making
+from pipeline.kernel_modules import (
+    INSTALLER_MODULES,
+    INSTALLER_MODULES_OPTIONAL,
+    pack_all_modules,
+    pack_modules,
+    read_modules,
+)
+from pipeline.mmdebstrap import PackageSet, make_tar_zst
+from pipeline.rootfs import extract_boot_files
+from pipeline.workspace import REPOSITORY, Cache
+
+
+def rootfs(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
+    """Return the root filesystem of an installed system."""
+    wanted = PackageSet(suite=release.suite, arch=arch, packages=release.packages(arch), customize=CUSTOMIZE)
+
+    def make(making: Making) -> Mapping[str, str]:
+        return make_tar_zst(wanted, host_mirror(), making=making)
+
+    return Artifact(
+        name=f"rootfs:{release.name}:{arch}",
+        doc=f"root filesystem of {release.title}, {arch}",
+        cache=cache,
+        targets=(cache.image(release.name, arch, "rootfs.tar.zst"),),
+        options=wanted.options(),
+        make=make,
+    )
+
+
+def kernel(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
+    """Return the kernel and initrd out of the root filesystem."""
+    archive = cache.image(release.name, arch, "rootfs.tar.zst")
+    vmlinuz, initrd = (cache.image(release.name, arch, name) for name in ("vmlinuz", "initrd"))
+
+    def make(making: Making) -> Mapping[str, str]:
+        outputs = {"vmlinuz": making.outputs[vmlinuz], "initrd.img": making.outputs[initrd]}
+        return {"kernel": extract_boot_files(archive, outputs)}
+
+    return Artifact(
+        name=f"kernel:{release.name}:{arch}",
+        doc=f"kernel and initrd of {release.title}, {arch}",
+        cache=cache,
+        targets=(vmlinuz, initrd),
+        inputs=(archive,),
+        sources=(REPOSITORY / "pipeline/rootfs.py",),
+        make=make,
+    )
+
+
+def modules(release: DebianRelease, arch: Arch, cache: Cache, *, selection: str) -> Artifact:
+    """Return ``modules.cpio.gz``: the kernel modules an installer needs (*selection* ``installer``), or ``all``."""
+    archive = cache.image(release.name, arch, "rootfs.tar.zst")
+
+    def make(making: Making) -> Mapping[str, str]:
+        tree = read_modules(archive)
+        if selection == "all":
+            entries = pack_all_modules(tree)
+        else:
+            entries = pack_modules(tree, INSTALLER_MODULES, optional=INSTALLER_MODULES_OPTIONAL)
+        cpio.write_gzip(making.output, entries)
+        return {"kernel": tree.kver}
+
+    return Artifact(
+        name=f"modules:{release.name}:{arch}",
+        doc=f"kernel modules for the installer, {release.title}, {arch}",
+        cache=cache,
+        targets=(cache.image(release.name, arch, "modules.cpio.gz"),),
+        inputs=(archive,),
+        sources=_sources("cpio.py", "kernel_modules.py"),
+        options={"selection": selection},
+        make=make,
+    )
+
+
+def _sources(*names: str) -> tuple[Path, ...]:
+    return tuple(REPOSITORY / "pipeline" / name for name in names)

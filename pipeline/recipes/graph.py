@@ -1,0 +1,84 @@
+"""The whole graph, and its face towards doit."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from contracts.arch import Arch
+from distros.registry import releases
+from pipeline.artifact import Artifact
+from pipeline.engine.reporter import Reporter
+from pipeline.errors import UsageError
+from pipeline.graph import Graph
+from pipeline.recipes import container, distribution, initrd, ipxe, provisioner
+from pipeline.workspace import Cache, Workspace
+
+SERVICE_ARCHES = (Arch.X86_64,)
+
+
+def artifacts(cache: Cache) -> Iterator[Artifact]:
+    """Yield every artifact of the project."""
+    for release in releases().values():
+        for arch in release.arches:
+            yield distribution.rootfs(release, arch, cache)
+            yield distribution.kernel(release, arch, cache)
+            yield distribution.modules(release, arch, cache, selection=modules_selection())
+    for arch in SERVICE_ARCHES:
+        yield initrd.initrd(arch, cache)
+        yield ipxe.ipxe(arch, cache)
+        yield container.rootfs(arch, cache)
+        yield container.container(arch, cache)
+        yield provisioner.rootfs(arch, cache)
+        yield provisioner.provisioner(arch, cache)
+
+
+def modules_selection() -> str:
+    """Return which modules ``modules.cpio.gz`` holds: ``PVMLAB_MODULES``, ``installer`` (default) or ``all``.
+
+    :raises UsageError: if the variable says anything else.
+    """
+    selection = os.environ.get("PVMLAB_MODULES", "installer")
+    if selection not in {"installer", "all"}:
+        raise UsageError(f"PVMLAB_MODULES is {selection!r}", resolution="set it to `installer` or `all`, or unset it")
+    return selection
+
+
+@functools.cache
+def graph() -> Graph:
+    """Return the graph of the cache that the environment names."""
+    return Graph(artifacts(Workspace.from_environment().cache))
+
+
+def machine_tasks(distro: str, arch: Arch) -> list[str]:
+    """Return the tasks whose artifacts an install of *distro* needs, provisioner included."""
+    return [
+        f"provisioner:{arch}", f"rootfs:{distro}:{arch}", f"kernel:{distro}:{arch}", f"modules:{distro}:{arch}",
+        f"initrd:{arch}",
+    ]  # fmt: skip
+
+
+def doit_namespace(reporter: type[Reporter] = Reporter) -> dict[str, Any]:
+    """Return the task creators and the configuration, as doit finds them in a dodo module."""
+    kinds = dict.fromkeys(name.partition(":")[0] for name in graph().artifacts)
+    return {
+        "DOIT_CONFIG": {
+            "reporter": reporter,
+            "backend": "sqlite3",
+            "dep_file": str(Workspace.from_environment().cache.doit_state),
+            "par_type": "thread",
+            "verbosity": 0,
+        },
+        **{f"task_{kind.replace('-', '_')}": _creator(kind) for kind in kinds},
+    }
+
+
+def _creator(kind: str) -> Callable[[], Iterator[dict[str, Any]]]:
+    def create() -> Iterator[dict[str, Any]]:
+        yield {"basename": kind, "name": None, "doc": f"all of {kind}"}
+        for task in graph().tasks(kind):
+            yield {"basename": kind, **task}
+
+    return create
