@@ -1,0 +1,98 @@
+"""The artifacts a machine is installed from, as files and as URLs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from contracts.install import RootfsSource
+from contracts.machine import VmDefinition
+from pxeboot_stack.boot_handler.refusal import Refusal
+from pxeboot_stack.boot_handler.settings import Settings
+
+ROOTFS = "rootfs.tar.zst"
+KERNEL = "vmlinuz"
+MODULES = "modules.cpio.gz"
+INITRD = "initrd.gz"
+_SIDECAR_SCHEMA = 1
+_MAX_SIDECAR_BYTES = 1024 * 1024
+
+
+def image_url(settings: Settings, machine: VmDefinition, name: str) -> str:
+    """Return the URL of a file of the machine's distribution."""
+    return f"{settings.lan.base_url}/images/{machine.distro}/{machine.arch}/{name}"
+
+
+def initrd_url(settings: Settings, machine: VmDefinition) -> str:
+    """Return the URL of the installer's initrd."""
+    return f"{settings.lan.base_url}/initrds/{machine.arch}/{INITRD}"
+
+
+def require_artifacts(settings: Settings, machine: VmDefinition) -> None:
+    """Check that all an install needs is there, so that a machine is not sent half-way.
+
+    :raises Refusal: 503, naming the first that is missing: it may be there at the next try.
+    """
+    folder = _image_folder(settings, machine)
+    for path in (folder / KERNEL, folder / MODULES, settings.initrds / machine.arch / INITRD):
+        if _size(path) is None:
+            raise _missing(path.name, machine)
+    require_rootfs(settings, machine)
+
+
+def require_rootfs(settings: Settings, machine: VmDefinition) -> RootfsSource:
+    """Return where the machine's root filesystem is and what it must be, as its sidecar says.
+
+    :raises Refusal: 503 if the archive or its sidecar is missing or they do not belong together.
+    """
+    path = _image_folder(settings, machine) / ROOTFS
+    sidecar = _read_sidecar(path.with_name(f"{ROOTFS}.json"), machine)
+    size = _size(path)
+    if size is None:
+        raise _missing(ROOTFS, machine)
+    try:
+        source = RootfsSource(
+            url=image_url(settings, machine, ROOTFS), sha256=str(sidecar["sha256"]), size=int(sidecar["size"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad_sidecar(machine, str(error)) from None
+    if source.size != size:
+        raise _bad_sidecar(machine, f"it says {source.size} bytes, the archive has {size}")
+    return source
+
+
+def _image_folder(settings: Settings, machine: VmDefinition) -> Path:
+    return settings.images / machine.distro / machine.arch
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _read_sidecar(path: Path, machine: VmDefinition) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            data = json.loads(stream.read(_MAX_SIDECAR_BYTES))
+    except OSError:
+        raise _missing(path.name, machine) from None
+    except ValueError as error:
+        raise _bad_sidecar(machine, f"not JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("schema") != _SIDECAR_SCHEMA:
+        raise _bad_sidecar(machine, f"its schema is not {_SIDECAR_SCHEMA}")
+    return data
+
+
+def _missing(name: str, machine: VmDefinition) -> Refusal:
+    return Refusal(
+        503, f"the artifact {name} of {machine.distro} {machine.arch} is not built yet; run doit on the host"
+    )
+
+
+def _bad_sidecar(machine: VmDefinition, reason: str) -> Refusal:
+    return Refusal(
+        503, f"the sidecar of {ROOTFS} of {machine.distro} {machine.arch} is not right: {reason}; run doit on the host"
+    )

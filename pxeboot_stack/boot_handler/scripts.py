@@ -1,0 +1,101 @@
+"""iPXE scripts, as pure functions of validated data.
+
+Every value comes from a validated field or from our configuration. :func:`_word` checks it once more where it goes
+into the script: a value with a space, a newline or ``${`` would become a command of its own.
+
+A script never waits for ever and never fails unseen: it says what it could not load, tries again with growing
+pauses, and then gives the machine back to its firmware.
+"""
+
+from __future__ import annotations
+
+import re
+
+from contracts.install import ARG_CONFIG_URL, ARG_MAC, ARG_MODE, config_path
+from contracts.machine import VmDefinition
+from pxeboot_stack.boot_handler.artifacts import INITRD, KERNEL, MODULES, image_url, initrd_url
+from pxeboot_stack.boot_handler.settings import Settings
+
+ATTEMPTS = 8  # with pauses of 1, 2, ... seconds: half a minute, longer than a restart of the boot handler takes
+_SAFE_WORD = re.compile(r"[A-Za-z0-9._:/,=-]+\Z")
+
+
+def render_chain(base_url: str) -> str:
+    """Return the script that asks the boot handler what to do: ``boot.ipxe``, and ``autoexec.ipxe`` by TFTP.
+
+    iPXE that was started by the firmware has its lease already, but its card still has to be opened. A machine that
+    gets no answer goes back to its firmware with a failure, which then tries its next boot entry.
+    """
+    return f"""#!ipxe
+# The card we booted from is the one opened last; the first one if none is open yet.
+isset ${{netX/mac}} || ifopen net0 ||
+isset ${{netX/ip}} || dhcp ||
+set attempt:int32 1
+:ask
+echo pvmlab: asking {_word(base_url)} what ${{netX/mac}} is to boot
+chain --replace --autofree {_word(base_url)}/ipxe?mac=${{netX/mac}} || goto failed
+:failed
+echo pvmlab: no answer from {_word(base_url)}/ipxe?mac=${{netX/mac}} (attempt ${{attempt}} of {ATTEMPTS})
+iseq ${{attempt}} {ATTEMPTS} && goto give_up ||
+sleep ${{attempt}}
+inc attempt
+goto ask
+:give_up
+echo pvmlab: giving up; the firmware tries its next boot entry
+exit 1
+"""
+
+
+def render_install(machine: VmDefinition, settings: Settings) -> str:
+    """Return the script that boots the installer.
+
+    The kernel command line names the initrds as well: iPXE of 2019 hands over only those. An install that cannot be
+    loaded restarts the machine, so that it asks again: the disk has nothing to boot.
+    """
+    name, distro = _word(machine.name), _word(machine.distro)
+    arguments = " ".join(map(_word, (
+        f"initrd={INITRD}",
+        f"initrd={MODULES}",
+        f"{ARG_CONFIG_URL}={settings.lan.base_url}{config_path(machine.mac)}",
+        f"{ARG_MAC}={machine.mac}",
+        f"{ARG_MODE}=install",
+        f"console={machine.arch.serial_device},115200",
+        "quiet",
+    )))  # fmt: skip
+    return f"""#!ipxe
+echo pvmlab: {name} installs {distro}
+set attempt:int32 1
+:load
+imgfree
+kernel --name {KERNEL} {_word(image_url(settings, machine, KERNEL))} {arguments} || goto failed
+initrd --name {INITRD} {_word(initrd_url(settings, machine))} || goto failed
+initrd --name {MODULES} {_word(image_url(settings, machine, MODULES))} || goto failed
+boot || goto failed
+:failed
+echo pvmlab: no installer for {name} from {_word(settings.lan.base_url)} (attempt ${{attempt}} of {ATTEMPTS})
+iseq ${{attempt}} {ATTEMPTS} && goto give_up ||
+sleep ${{attempt}}
+inc attempt
+goto load
+:give_up
+echo pvmlab: giving up; {name} restarts
+sleep 5
+reboot
+"""
+
+
+def render_boot_disk(machine: VmDefinition) -> str:
+    """Return the script that gives an installed machine back to its firmware, which boots the disk.
+
+    The exit status must not be 0: UEFI takes a boot entry that ends well as a reason to show its menu.
+    """
+    return f"""#!ipxe
+echo pvmlab: {_word(machine.name)} is installed; it boots from its disk
+exit 1
+"""
+
+
+def _word(text: str) -> str:
+    if not _SAFE_WORD.match(text):
+        raise ValueError(f"{text!r} cannot be written into an iPXE script")
+    return text

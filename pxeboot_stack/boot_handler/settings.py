@@ -1,0 +1,40 @@
+"""What the boot handler is told from outside."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from contracts.lan import Lan
+from pxeboot_stack.paths import HostShares, host_shares
+
+LISTEN_ADDRESS = "127.0.0.1"  # nginx is in front; nobody else may reach us, as we believe what its headers say
+LISTEN_PORT = 8080
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where things are, and the network they are told about.
+
+    :ivar lan: its ``base_url`` begins every URL we write; the Host header of a request never does.
+    """
+
+    lan: Lan
+    vms: Path
+    status: Path
+    images: Path
+    initrds: Path
+
+    @classmethod
+    def of_shares(cls, shares: HostShares, lan: Lan) -> Settings:
+        """Return the settings for the directories the host shares."""
+        return cls(lan=lan, vms=shares.vms, status=shares.status, images=shares.images, initrds=shares.initrds)
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Return the settings of this container.
+
+        :raises OSError: if ``lab.json`` cannot be read. :raises DocumentError: if it is not valid.
+        """
+        shares = host_shares()
+        return cls.of_shares(shares, shares.read_lan())

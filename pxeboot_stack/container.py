@@ -1,0 +1,80 @@
+"""The services container as data: what it is made of, how it starts, what Docker has to grant it.
+
+The builder lays a Debian base with :data:`PACKAGES`, unpacks the wheels of ``requirements.lock`` into
+:data:`SITE`, copies :data:`SOURCES` and compiles with :data:`COMPILE`.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+NAME = "pxeboot_stack"
+TAG = f"{NAME}:latest"
+SUITE = "trixie"
+PYTHON_VERSION = "3.13"  # of the suite; the wheels are chosen for it
+
+# python3-minimal has no http and no asyncio. Nobody needs a shell tool of iproute2 in there.
+PACKAGES = ("dnsmasq-base", "nginx-light", "python3")
+
+ROOT = PurePosixPath("/opt/pvmlab")
+SITE = ROOT / "site"  # the wheels
+IPXE = ROOT / "ipxe"  # ipxe-<arch>.efi of every architecture that was built
+
+# Packages of the repository that go below ROOT, by name: only their *.py files and templates/*.conf.
+SOURCES = ("contracts", "pxeboot_stack")
+# Below ROOT / "pxeboot_stack": data for builders on the host.
+NOT_COPIED = ("container.py", "provisioner.py", "provisioner", "requirements.lock")
+
+# The root file system is read-only, so nothing is compiled later: without this each start compiles everything.
+COMPILE = ("python3", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", str(ROOT))
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONPATH": f"{ROOT}:{SITE}",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+ENTRYPOINT = ("/usr/bin/python3", "-m", "pxeboot_stack")
+LABELS = {
+    "org.opencontainers.image.title": NAME,
+    "org.opencontainers.image.description": "DHCP, TFTP, DNS, HTTP and the boot handler of a pvmlab provisioner",
+    "org.opencontainers.image.licenses": "Apache-2.0",
+}
+
+# Shared directories of the host, at the same place in the container; True: we write there.
+SHARES = {"images": False, "initrds": False, "vms": False, "status": True, "config": False}
+
+CAPABILITIES = (
+    "NET_BIND_SERVICE",  # ports 53, 67, 69 and 80
+    "NET_ADMIN",  # dnsmasq answers clients that have no address yet by writing into the ARP table
+    "NET_RAW",  # dnsmasq binds its DHCP socket to the card
+    "SETUID",  # dnsmasq and nginx's worker give up root
+    "SETGID",
+    "SETPCAP",  # dnsmasq keeps its two capabilities when it gives up root
+    "CHOWN",  # nginx gives its temporary directories to its worker, dnsmasq its process id file
+    "KILL",  # we end nginx's worker, the watcher has dnsmasq read its files again
+    "DAC_OVERRIDE",  # definitions belong to the person who runs the lab, mode 0600; so does the status directory
+)
+
+
+def docker_run_arguments() -> list[str]:
+    """Return the arguments of ``docker`` that run the container in the foreground, for the provisioner's unit."""
+    volumes = [
+        f"--volume=/mnt/host/{tag}:/mnt/host/{tag}{'' if writable else ':ro'}" for tag, writable in SHARES.items()
+    ]
+    return [
+        "run", "--rm", f"--name={NAME}",
+        "--network=host",
+        "--read-only",
+        "--tmpfs=/run:rw,nosuid,nodev,noexec,size=16m,mode=755",
+        "--tmpfs=/tmp:rw,nosuid,nodev,noexec,size=16m",
+        "--cap-drop=ALL",
+        *[f"--cap-add={name}" for name in CAPABILITIES],
+        "--security-opt=no-new-privileges",
+        "--pids-limit=64",
+        "--stop-timeout=3",
+        *volumes,
+        TAG,
+    ]  # fmt: skip

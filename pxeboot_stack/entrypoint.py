@@ -1,0 +1,72 @@
+"""Starts the container: renders the configuration of the services, then runs them until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+from pathlib import Path
+
+from contracts.arch import Arch
+from contracts.lan import Lan
+from pxeboot_stack import services
+from pxeboot_stack.boot_handler import scripts
+from pxeboot_stack.boot_handler.settings import LISTEN_ADDRESS, LISTEN_PORT
+from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
+from pxeboot_stack.publish import publish_text
+from pxeboot_stack.supervisor import Supervisor
+from pxeboot_stack.watcher import Watcher
+
+IPXE = Path("/opt/pvmlab/ipxe")  # the iPXE programs in the container
+_WORKER = "www-data"
+
+
+def prepare(lan: Lan, shares: HostShares, run: RunFiles, *, ipxe: Path) -> None:
+    """Write all that the services read: configurations, TFTP root, first reservations.
+
+    :param ipxe: where the iPXE programs are, named as in :attr:`contracts.arch.Arch.ipxe_binary`.
+    :raises OSError: if something cannot be written or read.
+    """
+    for directory in (run.root, run.tftp, run.nginx):
+        directory.mkdir(parents=True, exist_ok=True)
+    arches = [arch for arch in Arch if (ipxe / arch.ipxe_binary).is_file()]
+    for arch in arches:
+        link = run.tftp / arch.ipxe_binary
+        link.unlink(missing_ok=True)
+        link.symlink_to(ipxe / arch.ipxe_binary)
+    publish_text(run.tftp / "autoexec.ipxe", scripts.render_chain(lan.base_url))
+    publish_text(run.dnsmasq_conf, services.render_dnsmasq(lan, run, arches=arches))
+    publish_text(
+        run.nginx_conf,
+        services.render_nginx(
+            shares,
+            run,
+            listen=f"{lan.provisioner}:80",
+            handler=f"{LISTEN_ADDRESS}:{LISTEN_PORT}",
+            user=choose_worker(shares),
+        ),
+    )
+    Watcher(shares.vms, lan=lan, run=run).look()
+
+
+def choose_worker(shares: HostShares) -> str:
+    """Return the account nginx reads artifacts with: an unprivileged one, if the host lets others read them.
+
+    A host with umask 077 shares directories that only their owner may enter; root in the container may.
+    """
+    open_to_all = stat.S_IROTH | stat.S_IXOTH
+    modes = [path.stat().st_mode for path in (shares.images, shares.initrds) if path.is_dir()]
+    return _WORKER if all(mode & open_to_all == open_to_all for mode in modes) else "root"
+
+
+def main() -> None:
+    """Prepare, then supervise until SIGTERM."""
+    os.umask(0o022)
+    logging.basicConfig(level=logging.INFO, format="supervisor: %(levelname)s %(message)s")
+    shares, run = host_shares(), run_files()
+    try:
+        prepare(shares.read_lan(), shares, run, ipxe=Path(os.environ.get("PVMLAB_IPXE_DIR") or IPXE))
+    except (OSError, ValueError) as error:
+        sys.exit(f"pxeboot_stack cannot start: {error}")
+    Supervisor(services.commands(run, python=sys.executable)).run()

@@ -1,0 +1,106 @@
+"""Every path of the container, computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from contracts import document
+from contracts.lan import Lan
+
+
+@dataclasses.dataclass(frozen=True)
+class HostShares:
+    """The host's directories, at the same place in the provisioner and in its container."""
+
+    root: Path = Path("/mnt/host")
+
+    @property
+    def images(self) -> Path:
+        """Artifacts of the distributions, read-only."""
+        return self.root / "images"
+
+    @property
+    def initrds(self) -> Path:
+        """Installer initrds, read-only."""
+        return self.root / "initrds"
+
+    @property
+    def vms(self) -> Path:
+        """Definitions of the machines, read-only."""
+        return self.root / "vms"
+
+    @property
+    def status(self) -> Path:
+        """Install states; the one place we write to on the host."""
+        return self.root / "status"
+
+    @property
+    def lab(self) -> Path:
+        """The lab's network: :class:`contracts.lan.Lan`."""
+        return self.root / "config" / "lab.json"
+
+    def read_lan(self) -> Lan:
+        """Return the lab's network.
+
+        :raises OSError: if the file cannot be read. :raises DocumentError: if it is not a valid ``Lan``.
+        """
+        return document.loads(Lan, self.lab.read_bytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """What the container writes for itself, on a tmpfs: all of it is made again at each start."""
+
+    root: Path = Path("/run/pvmlab")
+
+    @property
+    def dnsmasq_conf(self) -> Path:
+        """Rendered once, at the start."""
+        return self.root / "dnsmasq.conf"
+
+    @property
+    def dnsmasq_pid(self) -> Path:
+        """Written by dnsmasq, read by the watcher."""
+        return self.root / "dnsmasq.pid"
+
+    @property
+    def dhcp_hosts(self) -> Path:
+        """Reservations, in the form of dnsmasq's ``dhcp-hostsfile``. Written by the watcher."""
+        return self.root / "dhcp-hosts"
+
+    @property
+    def dns_hosts(self) -> Path:
+        """Names and addresses, in the form of ``/etc/hosts``. Written by the watcher."""
+        return self.root / "dns-hosts"
+
+    @property
+    def leases(self) -> Path:
+        """dnsmasq's lease file."""
+        return self.root / "dnsmasq.leases"
+
+    @property
+    def tftp(self) -> Path:
+        """The TFTP root."""
+        return self.root / "tftp"
+
+    @property
+    def nginx_conf(self) -> Path:
+        """Rendered once, at the start."""
+        return self.root / "nginx.conf"
+
+    @property
+    def nginx(self) -> Path:
+        """nginx's directory for temporary files."""
+        return self.root / "nginx"
+
+
+def host_shares() -> HostShares:
+    """Return the shares that ``PVMLAB_HOST_DIR`` names, or those at the usual place."""
+    return HostShares(Path(os.environ.get("PVMLAB_HOST_DIR") or "/mnt/host"))
+
+
+def run_files() -> RunFiles:
+    """Return the run directory that ``PVMLAB_RUN_DIR`` names, or the usual one."""
+    return RunFiles(Path(os.environ.get("PVMLAB_RUN_DIR") or "/run/pvmlab"))

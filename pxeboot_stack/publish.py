@@ -1,0 +1,40 @@
+"""Publish a file whole: written beside its name, flushed to the disk, renamed, the directory flushed.
+
+The container's counterpart of ``pipeline.commit``, which does not ship into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def publish_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Make *text* the content of *path*: a reader sees the old file or the new one, also after a crash.
+
+    There must be one writer per file: the temporary name is fixed, so that a killed writer leaves at most one.
+
+    :raises OSError: if it cannot be written; *path* is then what it was.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _flush_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

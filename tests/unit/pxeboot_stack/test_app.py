@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from contracts import nocloud
+from contracts.report import MAX_REPORT_BYTES
+from pxeboot_stack.boot_handler.app import create_app
+from pxeboot_stack.boot_handler.settings import Settings
+from tests.fakes.lab_files import make_machine, make_settings, write_artifacts, write_definition
+
+MACHINE = make_machine()
+REPORT = {"phase": "disk", "outcome": "running", "percent": 20, "message": "partitions"}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Settings:
+    made = make_settings(tmp_path)
+    write_artifacts(made)
+    write_definition(made.vms, MACHINE)
+    return made
+
+
+@pytest.fixture
+def client(lab: Settings) -> Iterator[TestClient]:
+    with TestClient(
+        create_app(lab),
+        headers={"x-real-ip": MACHINE.ip},
+        client=("127.0.0.1", 50000),
+        raise_server_exceptions=False,
+    ) as made:
+        yield made
+
+
+GOOD = [
+    ("GET", "/boot.ipxe", 200),
+    ("GET", f"/ipxe?mac={MACHINE.mac}", 200),
+    ("GET", f"/config/{MACHINE.mac}", 200),
+    *(("GET", f"/cloud-init/web1/{kind}", 200) for kind in nocloud.DOCUMENTS),
+    ("GET", "/healthz", 200),
+]
+BAD = [
+    ("GET", "/", 404),
+    ("GET", "/nothing", 404),
+    ("GET", "/ipxe", 400),
+    ("GET", "/ipxe?mac=", 400),
+    ("GET", f"/ipxe?mac={MACHINE.mac}&mac={MACHINE.mac}", 400),
+    ("GET", "/ipxe?mac=52:54:00:aa:bb:99", 404),
+    ("POST", f"/ipxe?mac={MACHINE.mac}", 405),
+    ("GET", "/config/nonsense", 400),
+    ("GET", "/config/52:54:00:aa:bb:99", 404),
+    ("DELETE", f"/config/{MACHINE.mac}", 405),
+    ("GET", "/cloud-init/web1/passwd", 404),
+    ("GET", "/cloud-init/web9/user-data", 404),
+    ("GET", "/cloud-init/WEB1/user-data", 400),
+    ("GET", "/cloud-init/web1/user-data/more", 404),
+    ("GET", f"/report/{MACHINE.mac}", 405),
+    ("POST", "/report/nonsense", 400),
+    ("POST", f"/report/{MACHINE.mac}", 400),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), GOOD)
+def test_what_is_there_is_200_and_never_cached(client: TestClient, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(("method", "path", "status"), BAD)
+def test_every_error_has_its_status_and_a_plain_sentence(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.text.endswith("\n")
+    assert len(answer.text.splitlines()) == 1
+
+
+def test_405_says_what_is_allowed(client: TestClient) -> None:
+    assert "GET" in client.post("/healthz").headers["allow"]
+
+
+def test_a_report_is_taken_up_to_its_limit_and_not_beyond(client: TestClient, lab: Settings) -> None:
+    assert client.post(f"/report/{MACHINE.mac}", json=REPORT).text == "web1 is installing\n"
+    body = json.dumps(REPORT).encode()
+    assert client.post(f"/report/{MACHINE.mac}", content=body.ljust(MAX_REPORT_BYTES)).status_code == 200
+    refused = client.post(f"/report/{MACHINE.mac}", content=body.ljust(MAX_REPORT_BYTES + 1))
+    assert (refused.status_code, refused.text) == (413, "a report is at most 65536 bytes\n")
+
+
+def test_what_is_not_there_yet_says_when_to_come_again(client: TestClient, lab: Settings) -> None:
+    (lab.initrds / "x86_64/initrd.gz").unlink()
+    answer = client.get(f"/ipxe?mac={MACHINE.mac}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-real-ip": ""},
+        {"x-real-ip": "nonsense"},
+        {"x-real-ip": "192.168.100.12"},
+        {"x-forwarded-for": MACHINE.ip},
+    ],
+)
+def test_only_the_address_that_nginx_saw_opens_secrets(lab: Settings, headers: dict[str, str]) -> None:
+    with TestClient(create_app(lab), headers=headers, client=("127.0.0.1", 50000)) as client:
+        answer = client.get("/cloud-init/web1/user-data")
+    assert answer.status_code == 403
+    assert "THE-SECRET" not in answer.text
+
+
+def test_the_header_is_believed_from_loopback_only(lab: Settings) -> None:
+    with TestClient(create_app(lab), headers={"x-real-ip": MACHINE.ip}, client=("192.168.100.12", 50000)) as client:
+        assert client.get("/cloud-init/web1/user-data").status_code == 403
+
+
+def test_two_headers_are_none(lab: Settings) -> None:
+    with TestClient(create_app(lab), client=("127.0.0.1", 50000)) as client:
+        answer = client.get("/config/" + MACHINE.mac, headers=[("x-real-ip", MACHINE.ip), ("x-real-ip", "10.0.0.1")])
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example/x", "192.168.100.1@evil", "${net0/ip}", "a b", ""])
+def test_the_host_header_steers_nothing(client: TestClient, host: str) -> None:
+    plain = {
+        path: client.get(path).text for path in ("/boot.ipxe", f"/ipxe?mac={MACHINE.mac}", f"/config/{MACHINE.mac}")
+    }
+    for path, text in plain.items():
+        assert client.get(path, headers={"host": host}).text == text
+    answer = client.get("/config/" + MACHINE.mac, headers={"host": host, "x-real-ip": "192.168.100.12"})
+    assert answer.status_code == 403
+
+
+def test_a_fault_of_ours_is_a_500_without_its_inside(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("THE-SECRET")
+
+    monkeypatch.setattr("pxeboot_stack.boot_handler.scripts.render_install", fail)
+    answer = client.get(f"/ipxe?mac={MACHINE.mac}")
+    assert answer.status_code == 500
+    assert "THE-SECRET" not in answer.text
+    assert "its log in the provisioner says why" in answer.text

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.lan import Lan
+from pxeboot_stack import definitions
+from pxeboot_stack.definitions import DefinitionStore
+from tests.fakes.lab_files import make_machine, write_definition
+
+
+def store(vms: Path, interval: float = 0.0) -> DefinitionStore:
+    return DefinitionStore(vms, lan=Lan(), interval=interval)
+
+
+def test_machines_are_found_by_name_and_by_mac(tmp_path: Path) -> None:
+    machine = make_machine()
+    write_definition(tmp_path, machine)
+    machines = store(tmp_path).current()
+    assert machines.by_name == {"web1": machine}
+    assert machines.by_mac == {machine.mac: machine}
+    assert machines.faults == {}
+
+
+def test_changes_are_seen_and_removed_machines_are_forgotten(tmp_path: Path) -> None:
+    known = store(tmp_path)
+    assert known.current().by_name == {}
+    path = write_definition(tmp_path, make_machine())
+    assert known.current().by_name["web1"].cpus == 2
+    write_definition(tmp_path, make_machine(cpus=4))
+    assert known.current().by_name["web1"].cpus == 4
+    path.unlink()
+    assert known.current().by_name == {}
+
+
+def test_a_replaced_file_is_seen_at_once_also_between_two_full_looks(tmp_path: Path) -> None:
+    known = store(tmp_path, interval=3600)
+    assert known.current().by_name == {}
+    write_definition(tmp_path, make_machine())
+    assert set(known.current().by_name) == {"web1"}
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_definition(tmp_path, make_machine())
+    known = store(tmp_path)
+    known.current()
+    monkeypatch.setattr(definitions.document, "loads", lambda *_: pytest.fail("read again"))
+    assert set(known.current().by_name) == {"web1"}
+    write_definition(tmp_path, make_machine(cpus=4))
+    with pytest.raises(pytest.fail.Exception):  # it would have been noticed
+        known.current()
+
+
+def test_a_broken_file_keeps_its_last_good_definition_and_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_definition(tmp_path, make_machine())
+    known = store(tmp_path)
+    known.current()
+    path.write_text('{"name": "web1",')
+    machines = known.current()
+    assert machines.by_name["web1"] == make_machine()
+    assert machines.faults["web1"].superseded
+    assert "not JSON" in machines.faults["web1"].reason
+    known.current()
+    assert [record.message for record in caplog.records if "last good version stays" in record.message] == [
+        f"definition web1: {machines.faults['web1'].reason}; its last good version stays"
+    ]
+
+
+def test_a_file_that_was_never_good_is_refused_with_its_mac(tmp_path: Path) -> None:
+    text = write_definition(tmp_path, make_machine()).read_text()
+    (tmp_path / "web1.json").write_text(text.replace('"cpus": 2', '"cpus": 0'))
+    machines = store(tmp_path).current()
+    assert machines.by_name == {}
+    fault = machines.find_refused("52:54:00:aa:bb:01")
+    assert fault is not None
+    assert "cpus is 0" in fault.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "file", "reason"),
+    [
+        ({"name": "web2"}, "web1", "its name is 'web2', but the file is web1.json"),
+        ({"ip": "10.0.0.1"}, "web1", "not one of the reservable addresses"),
+        ({"ip": "192.168.100.200"}, "web1", "not one of the reservable addresses"),
+        ({"ip": "192.168.100.1"}, "web1", "not one of the reservable addresses"),
+    ],
+)
+def test_definitions_that_do_not_fit_the_lab_are_refused(
+    tmp_path: Path, changes: dict[str, str], file: str, reason: str
+) -> None:
+    written = write_definition(tmp_path, make_machine(**changes))
+    written.replace(tmp_path / f"{file}.json")
+    machines = store(tmp_path).current()
+    assert machines.by_name == {}
+    assert reason in machines.faults[file].reason
+
+
+@pytest.mark.parametrize("same", [{"mac": "52:54:00:aa:bb:01"}, {"ip": "192.168.100.11"}])
+def test_machines_with_the_same_address_are_all_refused(tmp_path: Path, same: dict[str, str]) -> None:
+    other = {"name": "web2", "mac": "52:54:00:aa:bb:02", "ip": "192.168.100.12"} | same
+    write_definition(tmp_path, make_machine())
+    second = write_definition(tmp_path, make_machine(**other))
+    known = store(tmp_path)
+    machines = known.current()
+    assert machines.by_name == {}
+    assert set(machines.faults) == {"web1", "web2"}
+    assert "web1 and web2 have the same address" in machines.faults["web2"].reason
+    second.unlink()
+    assert set(known.current().by_name) == {"web1"}
+
+
+def test_secrets_do_not_get_into_reasons(tmp_path: Path) -> None:
+    text = write_definition(tmp_path, make_machine()).read_text()
+    (tmp_path / "web1.json").write_text(text.replace("-----BEGIN OPENSSH PRIVATE KEY-----", "THE-SECRET"))
+    reason = store(tmp_path).current().faults["web1"].reason
+    assert "ssh_host_key" in reason
+    assert "THE-SECRET" not in reason
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "web1.json").write_text(" " * (definitions.MAX_DEFINITION_BYTES + 1))
+    assert "longer than" in store(tmp_path).current().faults["web1"].reason
+
+
+def test_half_written_files_and_strangers_are_no_definitions(tmp_path: Path) -> None:
+    (tmp_path / ".web1.json").write_text("{")
+    (tmp_path / "notes.txt").write_text("{")
+    machines = store(tmp_path).current()
+    assert (dict(machines.by_name), dict(machines.faults)) == ({}, {})
+
+
+def test_a_directory_that_cannot_be_read_keeps_what_is_known(tmp_path: Path) -> None:
+    vms = tmp_path / "vms"
+    vms.mkdir()
+    write_definition(vms, make_machine())
+    known = store(vms)
+    known.current()
+    vms.rename(tmp_path / "gone")
+    assert set(known.current().by_name) == {"web1"}
+    assert "No such file" in known.unreadable
+    (tmp_path / "gone").rename(vms)
+    known.current()
+    assert known.unreadable == ""
+
+
+def test_a_file_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "web1.json").symlink_to(tmp_path / "elsewhere")  # dangling: not there
+    (tmp_path / "web2.json").mkdir()  # a directory: cannot be read
+    known = store(tmp_path)
+    assert known.current().faults["web2"].reason == "cannot be read: Is a directory"
+    (tmp_path / "web2.json").rmdir()
+    write_definition(tmp_path, make_machine())
+    machines = known.current()
+    assert set(machines.by_name) == {"web1"}
+    assert machines.faults == {}

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts import document
+from contracts.arch import Arch
+from contracts.lan import Lan
+from pxeboot_stack import entrypoint
+from pxeboot_stack.boot_handler import scripts
+from pxeboot_stack.paths import HostShares, RunFiles
+from tests.fakes.lab_files import make_machine, write_definition
+
+
+@pytest.fixture
+def shares(tmp_path: Path) -> HostShares:
+    made = HostShares(tmp_path / "host")
+    for path in (made.images, made.initrds, made.vms, made.status, made.lab.parent):
+        path.mkdir(parents=True, mode=0o755)
+    made.lab.write_text(document.dumps(Lan()))
+    return made
+
+
+@pytest.fixture
+def ipxe(tmp_path: Path) -> Path:
+    (tmp_path / "ipxe").mkdir()
+    (tmp_path / "ipxe/ipxe-x86_64.efi").write_bytes(b"iPXE")
+    return tmp_path / "ipxe"
+
+
+def test_all_that_the_services_read_is_there(tmp_path: Path, shares: HostShares, ipxe: Path) -> None:
+    run = RunFiles(tmp_path / "run")
+    write_definition(shares.vms, make_machine())
+    for _ in range(2):  # the second time as after a restart
+        entrypoint.prepare(shares.read_lan(), shares, run, ipxe=ipxe)
+    assert "dhcp-range=192.168.100.128" in run.dnsmasq_conf.read_text()
+    assert "client-arch,11" not in run.dnsmasq_conf.read_text()
+    assert "listen 192.168.100.1:80" in run.nginx_conf.read_text()
+    assert "web1" in run.dhcp_hosts.read_text()
+    assert (run.tftp / Arch.X86_64.ipxe_binary).read_bytes() == b"iPXE"
+    assert (run.tftp / "autoexec.ipxe").read_text() == scripts.render_chain("http://192.168.100.1")
+
+
+@pytest.mark.parametrize(("mode", "worker"), [(0o755, "www-data"), (0o700, "root"), (0o750, "root"), (0o751, "root")])
+def test_nginx_gives_up_root_where_others_may_read_artifacts(shares: HostShares, mode: int, worker: str) -> None:
+    shares.initrds.chmod(mode)
+    assert entrypoint.choose_worker(shares) == worker
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"subnet": "10.0.0.0/30", "domain": "x"}'])
+def test_without_a_lab_it_says_why_and_ends(
+    shares: HostShares, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+) -> None:
+    shares.lab.unlink()
+    if text is not None:
+        shares.lab.write_text(text)
+    monkeypatch.setenv("PVMLAB_HOST_DIR", str(shares.root))
+    monkeypatch.setenv("PVMLAB_RUN_DIR", str(tmp_path / "run"))
+    with pytest.raises(SystemExit) as caught:
+        entrypoint.main()
+    assert str(caught.value).startswith("pxeboot_stack cannot start: ")
