@@ -27,7 +27,7 @@ def test_a_failure_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["artifact"]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_content_is_flushed_before_the_rename_and_the_folder_after(
     real_fsync, real_replace = os.fsync, Path.replace
 
     def fsync(descriptor: int) -> None:
-        calls.append("fsync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        calls.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
         real_fsync(descriptor)
 
     def replace(self: Path, target: Path) -> Path:

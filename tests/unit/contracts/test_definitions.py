@@ -1,0 +1,184 @@
+"""Names, addresses, definitions: what is accepted, and each refusal."""
+
+import dataclasses
+import ipaddress
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts import document
+from contracts.arch import Arch
+from contracts.document import DocumentError
+from contracts.install import InstallerConfig, RootfsSource
+from contracts.lan import Lan
+from contracts.machine import SshHostKey, VmDefinition
+from contracts.names import normalize_mac, validate_machine_name
+from contracts.nocloud import DOCUMENTS
+from contracts.report import Outcome, Phase, Report
+
+HOST_KEY = SshHostKey(private="-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", public="ssh-ed25519 AAAA host")
+MACHINE = VmDefinition(
+    name="web1", arch=Arch.X86_64, distro="debian-12", mac="52:54:00:00:00:01", ip="192.168.100.2",
+    uuid="6f1c1b7e-0b6a-4f0e-9a53-0f6f3a3b1d2c", ssh_host_key=HOST_KEY,
+    ssh_authorized_keys=("ssh-ed25519 AAAA me@here",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a", "web1", "a-b", "0", "x" * 63])
+def test_machine_names(name: str) -> None:
+    assert validate_machine_name(name) == name
+
+
+@given(st.text(max_size=80))
+def test_only_dns_labels_are_machine_names(name: str) -> None:
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    good = 1 <= len(name) <= 63 and set(name) <= allowed and name[0] != "-" and name[-1] != "-"
+    try:
+        validate_machine_name(name)
+    except ValueError:
+        assert not good
+    else:
+        assert good
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a.b", "a/b", "..", "a\n", "x" * 64, "ä", "--help"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a machine name"):
+        validate_machine_name(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["52:54:00:AA:bb:cc", "52-54-00-aa-bb-cc", "5254.00aa.bbcc", "525400AABBCC", " 52:54:00:aa:bb:cc "]
+)
+def test_macs_in_any_spelling(text: str) -> None:
+    assert normalize_mac(text) == "52:54:00:aa:bb:cc"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "52:54:00:aa:bb", "52:54:00:aa:bb:cg", "52:54:00:aa:bb:cc:dd", "01:00:5e:00:00:01"]
+)
+def test_other_macs_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="MAC address"):
+        normalize_mac(text)
+
+
+@pytest.mark.parametrize("prefix", range(8, 29))
+def test_reservations_and_pool_never_meet_and_stay_inside(prefix: int) -> None:
+    lan = Lan(subnet=f"10.0.0.0/{prefix}")
+    first, last = lan.pool
+    assert lan.provisioner == ipaddress.IPv4Address("10.0.0.1")
+    assert first <= last
+    assert last in lan.network
+    assert last != lan.network.broadcast_address
+    assert lan.is_reservable(ipaddress.IPv4Address("10.0.0.2"))
+    assert not lan.is_reservable(lan.provisioner)
+    assert not lan.is_reservable(lan.network.network_address)
+    assert not lan.is_reservable(first)
+    assert not lan.is_reservable(ipaddress.IPv4Address("11.0.0.2"))
+
+
+@pytest.mark.parametrize("subnet", ["192.168.100.1/24", "192.168.100.0/29", "x", "::/64"])
+def test_bad_subnets_are_refused(subnet: str) -> None:
+    with pytest.raises(ValueError, match=r"192|subnet|Address|Expected|Only|octet|4"):
+        Lan(subnet=subnet)
+
+
+def test_a_definition_survives_the_way_there_and_back() -> None:
+    assert document.loads(VmDefinition, document.dumps(MACHINE)) == MACHINE
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"schema": 2}, "schema 2 is unknown"),
+        ({"name": "../x"}, "is not a machine name"),
+        ({"mac": "52:54:00:00:00:0A"}, "must be written as 52:54:00:00:00:0a"),
+        ({"ip": "192.168.100.02"}, "192.168.100.02"),
+        ({"uuid": "6F1C1B7E-0B6A-4F0E-9A53-0F6F3A3B1D2C"}, "not in its canonical form"),
+        ({"distro": "debian 12"}, "is not a distribution name"),
+        ({"user": "root user"}, "is not a Unix account name"),
+        ({"cpus": 0}, "cpus is 0, allowed are 1 to 255"),
+        ({"memory_mib": 1}, "memory_mib is 1, allowed are 512"),
+        ({"disk_gib": 1}, "disk_gib is 1, allowed are 2"),
+        ({"ssh_authorized_keys": ()}, "at least one one-line SSH public key"),
+        ({"ssh_authorized_keys": ("ssh-ed25519 AAAA\nssh-rsa BBBB",)}, "at least one one-line SSH public key"),
+    ],
+)
+def test_a_wrong_definition_says_what_is_wrong(change: dict[str, object], complaint: str) -> None:
+    data = json.loads(document.dumps(MACHINE)) | document.encode(change)
+    with pytest.raises(DocumentError, match="not a valid VmDefinition") as caught:
+        document.decode(VmDefinition, data)
+    assert complaint in str(caught.value)
+
+
+def test_a_host_key_must_be_one() -> None:
+    with pytest.raises(ValueError, match="private is not an OpenSSH private key"):
+        dataclasses.replace(HOST_KEY, private="x")
+    with pytest.raises(ValueError, match="public is not a one-line SSH public key"):
+        dataclasses.replace(HOST_KEY, public="a b\nc d")
+
+
+@pytest.mark.parametrize(
+    ("url", "sha256", "size", "complaint"),
+    [
+        ("https://x/y", "0" * 64, 1, "is not an http URL"),
+        ("file:///etc/passwd", "0" * 64, 1, "is not an http URL"),
+        ("http://x/y", "0" * 63, 1, "is not a SHA-256 digest"),
+        ("http://x/y", "0" * 64, 0, "size is 0"),
+    ],
+)
+def test_a_doubtful_rootfs_source_is_refused(url: str, sha256: str, size: int, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        RootfsSource(url=url, sha256=sha256, size=size)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"disk": "/dev/sda; rm"}, "is not one the lab attaches"),
+        ({"seed_url": "http://x/cloud-init/web1"}, "must end in a slash"),
+        ({"schema": 2}, "schema 2 is unknown"),
+    ],
+)
+def test_a_doubtful_installer_configuration_is_refused(change: dict[str, object], complaint: str) -> None:
+    good: dict[str, object] = {
+        "name": "web1", "mac": MACHINE.mac, "arch": Arch.X86_64, "distro": "debian-12",
+        "domain": "d", "disk": "/dev/vda",
+        "rootfs": RootfsSource(url="http://x/y", sha256="0" * 64, size=1),
+        "seed_url": "http://x/", "report_url": "http://x/r", "kernel_args": (),
+    }  # fmt: skip
+    InstallerConfig(**good)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=complaint):
+        InstallerConfig(**{**good, **change})  # type: ignore[arg-type]
+
+
+def test_reports_are_bounded() -> None:
+    with pytest.raises(ValueError, match="percent is 101"):
+        Report(phase=Phase.DISK, outcome=Outcome.RUNNING, percent=101, message="")
+    with pytest.raises(ValueError, match="lines holds 41 entries"):
+        Report(phase=Phase.DISK, outcome=Outcome.FAILED, percent=1, message="", lines=("x",) * 41)
+    assert [phase.number for phase in Phase] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_user_data_has_keys_but_no_password() -> None:
+    text = DOCUMENTS["user-data"](MACHINE, Lan())
+    assert text.startswith("#cloud-config\n{")
+    data = json.loads(text.partition("\n")[2])
+    (user,) = data["users"]
+    assert user["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me@here"]
+    assert user["lock_passwd"] is True
+    assert data["ssh_pwauth"] is False
+    assert data["ssh_keys"]["ed25519_private"] == HOST_KEY.private
+    assert not {"password", "passwd", "chpasswd", "plain_text_passwd", "hashed_passwd"} & {*data, *user}
+
+
+def test_the_other_documents() -> None:
+    assert json.loads(DOCUMENTS["meta-data"](MACHINE, Lan())) == {
+        "instance-id": f"iid-{MACHINE.uuid}",
+        "local-hostname": "web1",
+    }
+    network = json.loads(DOCUMENTS["network-config"](MACHINE, Lan()))
+    assert network["ethernets"]["lan0"]["match"] == {"macaddress": MACHINE.mac}
+    assert DOCUMENTS["vendor-data"](MACHINE, Lan()) == "#cloud-config\n{}\n"
