@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 from pathlib import Path
 
 from contracts.arch import Arch
@@ -95,7 +96,8 @@ class MachineSpec:
 
     :ivar uuid: SMBIOS UUID, also how its process is recognised. :ivar memory_mib: in MiB.
     :ivar lan_socket: the switch's AF_UNIX stream socket that LAN cards connect to.
-    :ivar serial_log: file the serial console is appended to. :ivar qmp_socket: AF_UNIX socket, under 108 bytes.
+    :ivar serial_log: file the serial console is appended to. :ivar qmp_socket: AF_UNIX socket, at most 103 bytes.
+    :ivar sandbox: let the kernel refuse QEMU what it never needs (seccomp, on Linux only).
     """
 
     name: str
@@ -112,3 +114,9 @@ class MachineSpec:
     qmp_socket: Path
     wan: WanCard | None = None
     shares: tuple[Share, ...] = ()
+    sandbox: bool = sys.platform == "linux"
+
+    @property
+    def serial_socket(self) -> Path:
+        """AF_UNIX socket for typing on the serial console."""
+        return self.qmp_socket.with_suffix(".serial")

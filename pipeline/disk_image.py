@@ -49,8 +49,8 @@ def make_ext4_qcow2(
             place = tree / layer.prefix
             _run(["mkdir", "--parents", place], making)
             _run(
-                ["tar", "--extract", "--file", layer.archive, "--directory", place, "--numeric-owner", "--preserve-permissions",
-                 "--xattrs", "--xattrs-include=*", "--keep-directory-symlink"],
+                ["tar", "--extract", "--file", layer.archive, "--directory", place, "--numeric-owner",
+                 "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--keep-directory-symlink"],
                 making,
             )  # fmt: skip
         features = f"root_owner=0:0,hash_seed={_HASH_SEED},lazy_itable_init=0,lazy_journal_init=0,nodiscard"

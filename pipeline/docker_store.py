@@ -2,9 +2,9 @@
 
 ``docker load`` in the provisioner would take 13 to 15 s under emulation at every first boot (e2e-feasibility, F); a
 build step that boots a VM to do it would not give equal bytes twice. So the store is written down, as Docker's
-``layer`` and ``image`` packages read it (moby/moby: layer/filestore.go, image/fs.go, image/store.go, reference/store.go,
-daemon/graphdriver/overlay2/overlay.go). The layout has been the same since Docker 1.10; the end-to-end test runs the
-container from it.
+``layer`` and ``image`` packages read it (moby/moby: layer/filestore.go, image/fs.go, image/store.go,
+reference/store.go, daemon/graphdriver/overlay2/overlay.go). The layout has been the same since Docker 1.10; the
+end-to-end test runs the container from it.
 """
 
 from __future__ import annotations

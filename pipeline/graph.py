@@ -9,6 +9,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from pipeline.artifact import Artifact
+from pipeline.engine.session import recipe_running
 from pipeline.errors import PvmlabError
 
 
@@ -88,7 +89,8 @@ def _is_up_to_date(artifact: Artifact) -> Any:
 def _build(artifact: Artifact) -> TaskFailed | None:
     """Run a task's action; a failure people can act on is a value, so that doit prints no traceback for it."""
     try:
-        artifact.build()
+        with recipe_running():
+            artifact.build()
     except PvmlabError as error:
         failure = TaskFailed(error.brief)
         failure.pvmlab_error = error

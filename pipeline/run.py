@@ -88,6 +88,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
     log: Path | None = None,
     stdout: IO[bytes] | None = None,
     check: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
@@ -97,6 +98,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
         returning it.
     :param stdout: an open file that takes standard output as it comes.
     :param check: raise if the exit status is not 0.
+    :param pass_fds: descriptors the program inherits: a lock among them is held until it ends, too.
     :raises CommandError: if it fails (with *check*) or runs out of time.
     :raises MissingProgramError: if there is no such program.
     """
@@ -108,6 +110,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
             stdin=PIPE if input is not None else None,
             stdout=stdout or sink or PIPE,
             stderr=sink or PIPE,
+            pass_fds=pass_fds,
         )  # fmt: skip
         _running.add(process)
         stack.callback(_running.discard, process)

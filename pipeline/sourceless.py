@@ -39,9 +39,7 @@ def main(output: Path, repository: Path, names: list[str]) -> None:
             continue
         if source.suffix != ".py":
             sys.exit(f"{source.name} is an extension module: its libraries are not looked for yet")
-        is_ours = source.is_relative_to(repository)
-        root, kind = (repository, "app") if is_ours else (stdlib, "stdlib")
-        place = source.relative_to(root)
+        kind, place = place_of(source, repository=repository, stdlib=stdlib)
         py_compile.compile(
             str(source),
             cfile=str(output / kind / place.with_suffix(".pyc")),
@@ -49,9 +47,19 @@ def main(output: Path, repository: Path, names: list[str]) -> None:
             doraise=True,
             # The library loses its docstrings, which halves it. A dataclass without one makes itself one at import,
             # by inspecting its signature: slow under emulation. So ours keep them, and their assertions.
-            optimize=0 if is_ours else 2,
+            optimize=0 if kind == "app" else 2,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
+
+
+def place_of(source: Path, *, repository: Path, stdlib: Path) -> tuple[str, Path]:
+    """Return whether *source* is of the ``app`` or the ``stdlib``, and its path there.
+
+    The library is asked first: the tree that has it may itself lie in the repository, below ``cache/``.
+    """
+    if source.is_relative_to(stdlib):
+        return "stdlib", source.relative_to(stdlib)
+    return "app", source.relative_to(repository)
 
 
 def _find_source(module: ModuleType | None) -> Path | None:

@@ -45,8 +45,11 @@ FILES = Path(__file__).parent / "provisioner"  # laid over the root file system
 # What the initrd loads before the root file system is there; pxeboot_stack/provisioner-init is its init.
 INITRD_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 
-# Kernel arguments, besides console=. The guest runs our own software only: no mitigations, no AppArmor.
-KERNEL_ARGUMENTS = ("root=/dev/vda", "rw", "quiet", "mitigations=off", "apparmor=0", "audit=0", "nowatchdog")
+# Kernel arguments, besides console=. The guest runs our own software only: no mitigations, no security modules.
+KERNEL_ARGUMENTS = (
+    "root=/dev/vda", "rw", "quiet", "mitigations=off", "apparmor=0", "selinux=0", "audit=0", "nowatchdog",
+    "systemd.gpt_auto=no", "systemd.ssh_auto=no",  # generators that look for what is not there
+)  # fmt: skip
 
 # Unit to the target that wants it.
 ENABLED_UNITS = {

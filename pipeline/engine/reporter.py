@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 import time
 from typing import IO, Any
 
 from pipeline.artifact import Artifact
-from pipeline.errors import PvmlabError
+from pipeline.engine.session import build_session
+from pipeline.errors import ExitCode, PvmlabError
+from pipeline.workspace import Cache
 
 
 def format_size(size: int) -> str:
     """Return a size in bytes for people, in binary units: ``118 MiB``."""
     value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):  # noqa: B007 (the last unit tried is the one printed)
+    for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
             break
         value /= 1024
@@ -97,6 +102,39 @@ class Reporter:
     def _line(self, text: str) -> None:
         self._out.write(text + "\n")
         self._out.flush()
+
+
+class CommandLineReporter(Reporter):
+    """For ``doit`` itself: also holds the cache for the run, and ends the run as people expect of a command.
+
+    :ivar cache: set by the class that the dodo file makes for its cache.
+    """
+
+    cache: Cache
+
+    def __init__(self, outstream: IO[str], options: dict[str, Any]) -> None:
+        super().__init__(outstream, options)
+        self._session = contextlib.ExitStack()
+
+    def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
+        """Take the cache; SIGTERM is from now on as gentle as Ctrl-C."""
+        super().initialize(tasks, selected_tasks)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self._session.enter_context(build_session(self.cache))
+        except PvmlabError as error:
+            self.failures.append(error)
+            super().complete_run()
+            sys.exit(error.exit_code)
+
+    def complete_run(self) -> None:
+        """Give the cache back. Called by doit in a ``finally``, so an interrupt is still on its way."""
+        self._session.close()
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            self._line("interrupted; what was built stays, the next run carries on")
+            sys.exit(ExitCode.INTERRUPTED)
+        if not isinstance(sys.exc_info()[1], SystemExit):
+            super().complete_run()
 
 
 def _artifact(task: Any) -> Artifact | None:

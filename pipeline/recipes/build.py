@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from typing import IO, Any
 
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
-from pipeline.commit import sweep
-from pipeline.engine.lock import cache_lock
 from pipeline.engine.reporter import Reporter
+from pipeline.engine.session import build_session
 from pipeline.errors import PvmlabError
 from pipeline.recipes.graph import doit_namespace, graph
-from pipeline.run import end_running
 from pipeline.workspace import Workspace
 
 PARALLEL_TASKS = 2  # a build is one busy process and one waiting for the mirror, most of the time
-_INTERRUPT_GRACE = 15.0  # seconds for interrupted recipes to clean up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +37,7 @@ def ensure(tasks: Sequence[str]) -> BuildSummary:
     wanted = graph().closure(tasks)
     if all(artifact.reason() is None for artifact in wanted):
         return BuildSummary((), tuple(artifact.name for artifact in wanted))
-    cache = Workspace.from_environment().cache
-    with cache_lock(cache):
-        for folder in {target.parent for artifact in wanted for target in artifact.targets}:
-            sweep(folder)
+    with build_session(Workspace.from_environment().cache):
         return _run_doit(tasks)
 
 
@@ -60,11 +53,7 @@ def _run_doit(tasks: Sequence[str]) -> BuildSummary:
             """Leave the telling of failures to our caller."""
 
     namespace = doit_namespace(Collecting)
-    try:
-        code = DoitMain(ModuleTaskLoader(namespace)).run(["run", "-n", str(PARALLEL_TASKS), *tasks])
-    except BaseException:
-        _end_recipes()
-        raise
+    code = DoitMain(ModuleTaskLoader(namespace)).run(["run", "-n", str(PARALLEL_TASKS), *tasks])
     failures = [failure for reporter in reporters for failure in reporter.failures]
     if failures:
         raise failures[0]
@@ -72,12 +61,3 @@ def _run_doit(tasks: Sequence[str]) -> BuildSummary:
         raise PvmlabError(f"doit ended with exit status {code}", resolution="its message is above")
     (reporter,) = reporters
     return BuildSummary(tuple(reporter.executed), tuple(reporter.up_to_date))
-
-
-def _end_recipes() -> None:
-    """End the programs of interrupted recipes and let the recipes remove what they had half made."""
-    end_running()
-    deadline = time.monotonic() + _INTERRUPT_GRACE
-    scratch = Workspace.from_environment().cache.scratch
-    while time.monotonic() < deadline and any(scratch.iterdir()):
-        time.sleep(0.05)

@@ -104,7 +104,8 @@ def _write_files(output: Path, programs: Sequence[tuple[Arch, Path]], *, making:
     site = making.scratch / "site"
     run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes",
-         "--only-binary=:all:", f"--python-version={definition.PYTHON_VERSION}", "--target", site, "--requirement", _LOCK],
+         "--only-binary=:all:", f"--python-version={definition.PYTHON_VERSION}", "--target", site,
+         "--requirement", _LOCK],
         timeout=_TIMEOUT, network=True, log=making.log,
     )  # fmt: skip
     with TreeTar(output) as tar:

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.arch import Arch
 from distros.registry import releases
 from pipeline.artifact import Artifact
-from pipeline.engine.reporter import Reporter
+from pipeline.engine.reporter import CommandLineReporter, Reporter
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
 from pipeline.recipes import container, distribution, initrd, ipxe, provisioner
@@ -60,14 +60,20 @@ def machine_tasks(distro: str, arch: Arch) -> list[str]:
     ]  # fmt: skip
 
 
-def doit_namespace(reporter: type[Reporter] = Reporter) -> dict[str, Any]:
-    """Return the task creators and the configuration, as doit finds them in a dodo module."""
+def doit_namespace(reporter: type[Reporter] | None = None) -> dict[str, Any]:
+    """Return the task creators and the configuration, as doit finds them in a dodo module.
+
+    :param reporter: None for the one of the ``doit`` command.
+    """
+    cache = Workspace.from_environment().cache
+    if reporter is None:
+        reporter = type("CacheReporter", (CommandLineReporter,), {"cache": cache})
     kinds = dict.fromkeys(name.partition(":")[0] for name in graph().artifacts)
     return {
         "DOIT_CONFIG": {
             "reporter": reporter,
             "backend": "sqlite3",
-            "dep_file": str(Workspace.from_environment().cache.doit_state),
+            "dep_file": str(cache.doit_state),
             "par_type": "thread",
             "verbosity": 0,
         },

@@ -35,7 +35,7 @@ set attempt:int32 1
 echo pvmlab: asking {_word(base_url)} what ${{netX/mac}} is to boot
 chain --replace --autofree {_word(base_url)}/ipxe?mac=${{netX/mac}} || goto failed
 :failed
-echo pvmlab: no answer from {_word(base_url)}/ipxe?mac=${{netX/mac}} (attempt ${{attempt}} of {ATTEMPTS})
+echo pvmlab: no boot script from {_word(base_url)}/ipxe?mac=${{netX/mac}} (attempt ${{attempt}} of {ATTEMPTS})
 iseq ${{attempt}} {ATTEMPTS} && goto give_up ||
 sleep ${{attempt}}
 inc attempt

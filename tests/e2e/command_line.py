@@ -49,7 +49,7 @@ class CommandLine:
 
 def qemu_processes(home: Path) -> dict[int, Sequence[str]]:
     """Return the command lines of the processes that speak of *home*, by pid: machines, switch, whatever is left."""
-    found = {}
+    found: dict[int, Sequence[str]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:

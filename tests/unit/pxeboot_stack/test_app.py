@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from contracts import nocloud
 from contracts.report import MAX_REPORT_BYTES
@@ -25,15 +26,32 @@ def lab(tmp_path: Path) -> Settings:
     return made
 
 
+class Client:
+    """Requests straight into the application: no server, no socket."""
+
+    def __init__(self, lab: Settings, *, peer: str = "127.0.0.1", headers: dict[str, str] | None = None) -> None:
+        self._transport = httpx.ASGITransport(app=create_app(lab), client=(peer, 50000), raise_app_exceptions=False)
+        self._headers = headers or {}
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(
+                transport=self._transport, base_url="http://handler", headers=self._headers
+            ) as client:
+                return await client.request(method, path, **more)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("POST", path, **more)
+
+
 @pytest.fixture
-def client(lab: Settings) -> Iterator[TestClient]:
-    with TestClient(
-        create_app(lab),
-        headers={"x-real-ip": MACHINE.ip},
-        client=("127.0.0.1", 50000),
-        raise_server_exceptions=False,
-    ) as made:
-        yield made
+def client(lab: Settings) -> Client:
+    return Client(lab, headers={"x-real-ip": MACHINE.ip})
 
 
 GOOD = [
@@ -65,16 +83,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("method", "path", "status"), GOOD)
-def test_what_is_there_is_200_and_never_cached(client: TestClient, method: str, path: str, status: int) -> None:
+def test_what_is_there_is_200_and_never_cached(client: Client, method: str, path: str, status: int) -> None:
     answer = client.request(method, path)
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), BAD)
-def test_every_error_has_its_status_and_a_plain_sentence(
-    client: TestClient, method: str, path: str, status: int
-) -> None:
+def test_every_error_has_its_status_and_a_plain_sentence(client: Client, method: str, path: str, status: int) -> None:
     answer = client.request(method, path)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
@@ -82,11 +98,11 @@ def test_every_error_has_its_status_and_a_plain_sentence(
     assert len(answer.text.splitlines()) == 1
 
 
-def test_405_says_what_is_allowed(client: TestClient) -> None:
+def test_405_says_what_is_allowed(client: Client) -> None:
     assert "GET" in client.post("/healthz").headers["allow"]
 
 
-def test_a_report_is_taken_up_to_its_limit_and_not_beyond(client: TestClient, lab: Settings) -> None:
+def test_a_report_is_taken_up_to_its_limit_and_not_beyond(client: Client, lab: Settings) -> None:
     assert client.post(f"/report/{MACHINE.mac}", json=REPORT).text == "web1 is installing\n"
     body = json.dumps(REPORT).encode()
     assert client.post(f"/report/{MACHINE.mac}", content=body.ljust(MAX_REPORT_BYTES)).status_code == 200
@@ -94,7 +110,7 @@ def test_a_report_is_taken_up_to_its_limit_and_not_beyond(client: TestClient, la
     assert (refused.status_code, refused.text) == (413, "a report is at most 65536 bytes\n")
 
 
-def test_what_is_not_there_yet_says_when_to_come_again(client: TestClient, lab: Settings) -> None:
+def test_what_is_not_there_yet_says_when_to_come_again(client: Client, lab: Settings) -> None:
     (lab.initrds / "x86_64/initrd.gz").unlink()
     answer = client.get(f"/ipxe?mac={MACHINE.mac}")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -111,25 +127,24 @@ def test_what_is_not_there_yet_says_when_to_come_again(client: TestClient, lab: 
     ],
 )
 def test_only_the_address_that_nginx_saw_opens_secrets(lab: Settings, headers: dict[str, str]) -> None:
-    with TestClient(create_app(lab), headers=headers, client=("127.0.0.1", 50000)) as client:
-        answer = client.get("/cloud-init/web1/user-data")
+    answer = Client(lab, headers=headers).get("/cloud-init/web1/user-data")
     assert answer.status_code == 403
     assert "THE-SECRET" not in answer.text
 
 
 def test_the_header_is_believed_from_loopback_only(lab: Settings) -> None:
-    with TestClient(create_app(lab), headers={"x-real-ip": MACHINE.ip}, client=("192.168.100.12", 50000)) as client:
-        assert client.get("/cloud-init/web1/user-data").status_code == 403
+    neighbour = Client(lab, peer="192.168.100.12", headers={"x-real-ip": MACHINE.ip})
+    assert neighbour.get("/cloud-init/web1/user-data").status_code == 403
 
 
 def test_two_headers_are_none(lab: Settings) -> None:
-    with TestClient(create_app(lab), client=("127.0.0.1", 50000)) as client:
-        answer = client.get("/config/" + MACHINE.mac, headers=[("x-real-ip", MACHINE.ip), ("x-real-ip", "10.0.0.1")])
+    headers = [("x-real-ip", MACHINE.ip), ("x-real-ip", "10.0.0.1")]
+    answer = Client(lab).get("/config/" + MACHINE.mac, headers=headers)
     assert answer.status_code == 403
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example/x", "192.168.100.1@evil", "${net0/ip}", "a b", ""])
-def test_the_host_header_steers_nothing(client: TestClient, host: str) -> None:
+def test_the_host_header_steers_nothing(client: Client, host: str) -> None:
     plain = {
         path: client.get(path).text for path in ("/boot.ipxe", f"/ipxe?mac={MACHINE.mac}", f"/config/{MACHINE.mac}")
     }
@@ -139,7 +154,7 @@ def test_the_host_header_steers_nothing(client: TestClient, host: str) -> None:
     assert answer.status_code == 403
 
 
-def test_a_fault_of_ours_is_a_500_without_its_inside(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_is_a_500_without_its_inside(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("THE-SECRET")
 

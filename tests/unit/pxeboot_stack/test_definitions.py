@@ -45,7 +45,7 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.
     write_definition(tmp_path, make_machine())
     known = store(tmp_path)
     known.current()
-    monkeypatch.setattr(definitions.document, "loads", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("contracts.document.loads", lambda *_: pytest.fail("read again"))
     assert set(known.current().by_name) == {"web1"}
     write_definition(tmp_path, make_machine(cpus=4))
     with pytest.raises(pytest.fail.Exception):  # it would have been noticed

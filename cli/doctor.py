@@ -1,0 +1,187 @@
+"""``./pvmlab doctor``: what this host has and lacks, and the command that repairs each finding. Changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import platform
+import pwd
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.host_packages import NEEDS, Manager, Need, find_manager, needs_here, program_version
+from cli.output import emit
+from contracts.arch import Arch
+from pipeline.errors import ExitCode, PvmlabError
+from pipeline.run import find_program, run
+from pipeline.workspace import Workspace
+
+GIB = 1024**3
+CACHE_SPACE = 4 * GIB  # all artifacts of one distribution, and the scratch space to make them
+HOME_SPACE = 2 * GIB  # the overlays of a provisioner and one installed machine
+MEMORY = 3 * GIB  # both machines' processes, and something for the host
+_SUBORDINATE_IDS = 65536
+
+
+class State(enum.StrEnum):
+    """How a finding stands."""
+
+    OK = "ok"
+    WARNING = "warning"  # works, but worse; or only the tests need it
+    MISSING = "missing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    :ivar repair: the command that repairs it, or what to do; empty if nothing is to be done.
+    """
+
+    name: str
+    state: State
+    found: str
+    repair: str = ""
+
+
+def doctor(*, output: str) -> ExitCode:
+    """Print the report; return 5 if something is missing that the lab cannot work without."""
+    findings = list(examine(Workspace.from_environment()))
+    healthy = all(finding.state is not State.MISSING for finding in findings)
+    rows = [(finding.name, finding.state.value, finding.found, finding.repair) for finding in findings]
+    emit(
+        {"healthy": healthy, "findings": findings}, output=output, table=[("CHECK", "STATE", "FOUND", "REPAIR"), *rows]
+    )
+    return ExitCode.DONE if healthy else ExitCode.PREREQUISITE
+
+
+def examine(workspace: Workspace) -> Iterator[Finding]:
+    """Look at everything, one finding each."""
+    yield Finding("python", State.OK, f"{platform.python_version()} ({sys.prefix})")
+    manager = find_manager()
+    for need in NEEDS:
+        if need in needs_here(for_tests=True):
+            yield examine_need(need, manager)
+    yield examine_accelerator()
+    yield examine_mirror()
+    if os.geteuid() != 0:
+        yield examine_subordinate_ids(pwd.getpwuid(os.geteuid()).pw_name)
+        yield examine_user_namespace()
+    yield examine_place("cache", workspace.cache.root, CACHE_SPACE, variable="PVMLAB_CACHE")
+    yield examine_place("home", workspace.home.root, HOME_SPACE, variable="PVMLAB_HOME")
+    yield examine_memory(Path("/proc/meminfo"))
+    yield examine_loopback()
+
+
+def examine_need(need: Need, manager: Manager | None) -> Finding:
+    """Look for a program or a file."""
+    problem = need.problem()
+    if problem is None:
+        return Finding(need.name, State.OK, _what_is_there(need))
+    state = State.WARNING if need.for_tests else State.MISSING
+    if manager is None or need.packages.get(manager) is None:
+        return Finding(
+            need.name, state, f"{problem} ({need.why})", "install it by hand: no package of it is known here"
+        )
+    return Finding(need.name, state, f"{problem} ({need.why})", manager.advice([need.packages[manager]]))
+
+
+def _what_is_there(need: Need) -> str:
+    if need.programs:
+        version = program_version(need.programs[0]) if need.oldest else None
+        return f"{find_program(need.programs[0])}{f' {version[0]}.{version[1]}' if version else ''}"
+    return next(file for file in need.files if Path(file).exists())
+
+
+def examine_accelerator() -> Finding:
+    """Probe how guests would run. A short boot: the device file alone proves nothing."""
+    from lab.accelerator import choose_accelerator
+    from lab.spec import AcceleratorKind
+
+    try:
+        with tempfile.TemporaryDirectory() as state:  # a fresh probe, that leaves nothing behind
+            chosen = choose_accelerator(Arch.of_host(), state=Path(state))
+    except (PvmlabError, ValueError) as error:
+        return Finding("accelerator", State.MISSING, str(error), "./pvmlab setup")
+    if chosen.kind is AcceleratorKind.TCG:
+        hint = "the lab works, some 5 to 10 times slower; for KVM: a host with virtualisation and access to /dev/kvm"
+        return Finding("accelerator", State.WARNING, f"{chosen.kind}: {chosen.reason}", hint)
+    return Finding("accelerator", State.OK, f"{chosen.kind}: {chosen.reason}")
+
+
+def examine_mirror() -> Finding:
+    """Find where Debian's packages come from."""
+    from pipeline.apt_sources import host_mirror
+
+    try:
+        return Finding("debian mirror", State.OK, host_mirror().archive)
+    except PvmlabError as error:
+        return Finding("debian mirror", State.MISSING, error.details or error.brief, error.resolution)
+
+
+def examine_subordinate_ids(user: str, *, folder: Path = Path("/etc")) -> Finding:
+    """Look for the user and group ids that an ordinary user may give to files of a root filesystem."""
+    repair = f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+    for name in ("subuid", "subgid"):
+        path = folder / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        fields = [line.split(":") for line in lines]
+        if not any(len(f) == 3 and f[0] == user and int(f[2]) >= _SUBORDINATE_IDS for f in fields):
+            found = f"{path} gives {user} fewer than {_SUBORDINATE_IDS} ids"
+            return Finding("subordinate ids", State.MISSING, found, repair)
+    return Finding("subordinate ids", State.OK, f"{folder}/subuid and {folder}/subgid")
+
+
+def examine_user_namespace() -> Finding:
+    """Try to make a user namespace, as mmdebstrap does for an ordinary user."""
+    tried = run(["unshare", "--user", "--map-root-user", "true"], timeout=60, check=False)
+    if tried.returncode == 0:
+        return Finding("user namespaces", State.OK, "allowed")
+    restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    if restricted.exists() and restricted.read_text().strip() == "1":
+        repair = "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    else:
+        repair = "sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000"
+    return Finding("user namespaces", State.MISSING, tried.stderr.strip(), repair)
+
+
+def examine_place(name: str, path: Path, wanted: int, *, variable: str) -> Finding:
+    """Look at a folder we write to, or the parent it would be made in: may we, and is there room?
+
+    :param wanted: bytes.
+    """
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    move = f"set {variable} to a folder of yours with {wanted // GIB} GiB of space"
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return Finding(name, State.MISSING, f"{existing} is not a folder you may write to", move)
+    free = shutil.disk_usage(existing).free
+    found = f"{path}, {free / GIB:.1f} GiB free"
+    if free < wanted:
+        return Finding(name, State.WARNING, found, f"{wanted // GIB} GiB are wanted: free some, or {move}")
+    return Finding(name, State.OK, found)
+
+
+def examine_memory(meminfo: Path) -> Finding:
+    """Look at the memory that is free for machines."""
+    if not meminfo.exists():  # macOS
+        return Finding("memory", State.OK, "not looked at on this system")
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    found = f"{available / GIB:.1f} GiB available"
+    if available < MEMORY:
+        return Finding("memory", State.WARNING, found, f"{MEMORY // GIB} GiB are wanted: end something, or add memory")
+    return Finding("memory", State.OK, found)
+
+
+def examine_loopback() -> Finding:
+    """Take a port on 127.0.0.1, as the way into the provisioner does."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            return Finding("loopback", State.OK, "a port on 127.0.0.1 can be taken")
+    except OSError as error:
+        return Finding("loopback", State.MISSING, f"no port on 127.0.0.1: {error.strerror}", "sudo ip link set lo up")

@@ -1,0 +1,75 @@
+"""Turns whatever went wrong into one message and one exit code. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import textwrap
+
+from pipeline.errors import ExitCode, PvmlabError
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What people and programs are told.
+
+    :ivar message: one sentence. :ivar details: why, possibly several lines. :ivar hint: what to do next.
+    """
+
+    code: ExitCode
+    message: str
+    details: str = ""
+    hint: str = ""
+
+    @property
+    def text(self) -> str:
+        """The message for people, with the final newline."""
+        parts = [f"pvmlab: error: {self.message}" if self.code != ExitCode.INTERRUPTED else f"pvmlab: {self.message}"]
+        if self.details:
+            parts.append(textwrap.indent(self.details.rstrip(), "  "))
+        if self.hint:
+            parts.append(f"  what to do: {self.hint}")
+        return "\n".join(parts) + "\n"
+
+    @property
+    def document(self) -> str:
+        """The message for programs: a JSON object."""
+        error = {"code": int(self.code), "message": self.message, "details": self.details, "hint": self.hint}
+        return json.dumps({"schema": 1, "error": error}, indent=2, ensure_ascii=False) + "\n"
+
+
+def describe(error: BaseException) -> Failure:
+    """Return what to say about *error*."""
+    if isinstance(error, PvmlabError):
+        return Failure(error.exit_code, error.brief, error.details, error.resolution)
+    if isinstance(error, KeyboardInterrupt):
+        return Failure(ExitCode.INTERRUPTED, "interrupted", hint="the same command again carries on")
+    if isinstance(error, OSError) and (failure := _describe_os_error(error)):
+        return failure
+    return Failure(
+        ExitCode.FAILED,
+        f"unexpected {type(error).__name__}: {error}",
+        hint="this is a fault of pvmlab; the same command with --debug shows where, please report it",
+    )
+
+
+def _describe_os_error(error: OSError) -> Failure | None:
+    path = error.filename2 or error.filename
+    where = f" ({path})" if path else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(
+            ExitCode.FAILED, f"the disk is full{where}",
+            hint="free some space (./pvmlab doctor says how much is there and needed), then run the same command again",
+        )  # fmt: skip
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Failure(
+            ExitCode.FAILED, f"permission denied{where}",
+            hint="made by another user (root, once)? give it to yours, then run the same command again",
+        )  # fmt: skip
+    if error.errno == errno.EROFS:
+        return Failure(
+            ExitCode.FAILED, f"the file system is read-only{where}",
+            hint="PVMLAB_CACHE and PVMLAB_HOME move what pvmlab writes to another place",
+        )  # fmt: skip
+    return None

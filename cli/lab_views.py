@@ -1,0 +1,64 @@
+"""Prints how a lab stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cli.output import emit
+from contracts.document import encode
+from lab.lab import Lab
+from lab.status import LabView, TargetView, view_lab, view_targets
+
+_MACHINE_HEADINGS = ("NAME", "STATE", "INSTALL", "DISTRO", "ARCH", "ADDRESS", "MAC")
+
+
+def show_machines(lab: Lab, *, output: str) -> None:
+    """Print the targets. :raises UsageError: for an unknown *output*."""
+    targets = view_targets(lab)
+    emit({"machines": encode(targets)}, output=output, table=[_MACHINE_HEADINGS, *map(_machine_row, targets)])
+
+
+def show_status(lab: Lab, *, output: str) -> None:
+    """Print the lab and its artifacts. :raises UsageError: for an unknown *output*."""
+    view, artifacts = view_lab(lab), artifact_states()
+    table = _status_table(view, artifacts)
+    emit(encode(view) | {"artifacts": artifacts}, output=output, table=table)
+
+
+def artifact_states() -> dict[str, str]:
+    """Return for each artifact ``built``, or why it would be built."""
+    from pipeline.recipes.graph import graph
+
+    return {name: artifact.reason() or "built" for name, artifact in sorted(graph().artifacts.items())}
+
+
+def _status_table(view: LabView, artifacts: dict[str, str]) -> list[Sequence[str]]:
+    served = view.provisioner
+    services = f"services {served.services}" if served.services else "no services"
+    port = f"ssh on 127.0.0.1:{served.ssh_port}" if served.ssh_port else "never started"
+    return [
+        ("WHAT", "STATE", "DETAILS"),
+        ("home", "", view.home),
+        ("cache", "", view.cache),
+        ("accelerator", view.accelerator, view.accelerator_reason),
+        ("network", "running" if view.network_running else "off", view.subnet),
+        ("provisioner", served.state.value, f"{services}, {served.ip}, {port}" if served.created else "not created"),
+        *((machine.name, machine.state.value, _machine_details(machine)) for machine in view.machines),
+        *((name, "built" if state == "built" else "to build", "" if state == "built" else state)
+          for name, state in artifacts.items()),
+    ]  # fmt: skip
+
+
+def _machine_row(machine: TargetView) -> Sequence[str]:
+    install = machine.fault or _install(machine)
+    return machine.name, machine.state.value, install, machine.distro, machine.arch, machine.ip, machine.mac
+
+
+def _machine_details(machine: TargetView) -> str:
+    if machine.fault:
+        return machine.fault
+    return f"{_install(machine)}, {machine.distro}, {machine.ip}; {machine.ssh}"
+
+
+def _install(machine: TargetView) -> str:
+    return f"{machine.install} {machine.percent} %" if machine.install.startswith("installing") else machine.install

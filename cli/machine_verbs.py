@@ -1,0 +1,128 @@
+"""What the verbs of single machines do: words into values, then ``lab``."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import TypeVar
+
+from cli.artifacts import DoitArtifacts
+from cli.confirm import require_yes
+from cli.output import say
+from contracts.arch import Arch
+from contracts.machine import DiskBus
+from contracts.names import PROVISIONER_NAME
+from lab import journey, provisioner, ssh, target
+from lab.console_logs import choose_log, follow_log, read_log
+from lab.lab import Lab
+from lab.machine import Machine
+from lab.progress import open_reporter
+from lab.sizes import parse_size
+from lab.store import DefinitionStore, MachineRequest
+from pipeline.errors import ConflictError, UsageError
+
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+def create(  # noqa: PLR0913 (one argument for each option)
+    name: str, *, distro: str, arch: str, cpus: int, memory: str, disk_size: str, disk_bus: str, ip: str, mac: str
+) -> None:
+    """Create a target. :raises PvmlabError: if a value makes no sense or is taken."""
+    definition = target.create(
+        Lab.from_environment(),
+        MachineRequest(
+            name=name,
+            distro=distro,
+            arch=_choice(Arch, arch, "--arch"),
+            cpus=cpus,
+            memory_mib=parse_size(memory, unit="m", option="--memory"),
+            disk_gib=parse_size(disk_size, unit="g", option="--disk-size"),
+            disk_bus=_choice(DiskBus, disk_bus, "--disk-bus"),
+            ip=ip or None,
+            mac=mac or None,
+        ),
+    )
+    say(f"created {name}: {definition.distro}, {definition.ip}, {definition.mac}; ./pvmlab vm.start {name} --wait")
+
+
+def start(name: str, *, wait: bool, timeout: float | None) -> None:
+    """Start a target. :raises PvmlabError: if it does not come up."""
+    lab = Lab.from_environment()
+    definition = DefinitionStore(lab).load(name)
+    with open_reporter() as reporter:
+        journey.start(lab, definition, reporter=reporter, artifacts=DoitArtifacts(), wait=wait, timeout=timeout)
+
+
+def stop(name: str, *, timeout: float, force: bool) -> None:
+    """Stop a target or the provisioner. :raises NotFoundError: if there is none of that name."""
+    lab = Lab.from_environment()
+    machine = _require_machine(lab, name)
+    outcome = provisioner.stop(lab) if name == PROVISIONER_NAME else machine.stop(timeout=timeout, force=force)
+    journey.stop_unused_network(lab)
+    say(f"{name}: {outcome}")
+
+
+def stop_provisioner() -> None:
+    """Stop the provisioner; off is fine too."""
+    stop(PROVISIONER_NAME, timeout=0, force=True)
+
+
+def shell(name: str, command: str | None) -> int:
+    """Log in to a machine, or run a command line there; return the exit status.
+
+    :raises NotFoundError: if there is none of that name. :raises ConflictError: if it is off.
+    """
+    lab = Lab.from_environment()
+    for needed in dict.fromkeys((name, PROVISIONER_NAME)):
+        if not _require_machine(lab, needed).is_running():
+            verb = "provisioner.start" if needed == PROVISIONER_NAME else f"vm.start {needed} --wait"
+            raise ConflictError(f"{needed} is off", resolution=f"./pvmlab {verb}")
+    return ssh.shell(lab, name, command)
+
+
+def print_log(name: str, *, which: str, follow: bool) -> None:
+    """Print a log. :raises NotFoundError: if there is no such machine or log."""
+    log = choose_log(_require_machine(Lab.from_environment(), name).logs, which)
+    for line in read_log(log):
+        sys.stdout.write(f"{line}\n")
+    if follow:
+        for text in follow_log(log):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def clean_machine(name: str, *, yes: bool) -> None:
+    """Remove a target. :raises NotFoundError: if there is none of that name."""
+    lab = Lab.from_environment()
+    _require_machine(lab, name)
+    require_yes(f"{name} and what is on its disk will be gone.", yes=yes)
+    target.clean(lab, name)
+    say(f"removed {name}")
+
+
+def create_provisioner() -> None:
+    """Make the provisioner. :raises PvmlabError: if its artifacts cannot be built."""
+    DoitArtifacts().ensure_provisioner()
+    made = provisioner.create(Lab.from_environment())
+    say("created the provisioner; ./pvmlab provisioner.start" if made else "the provisioner is there already")
+
+
+def start_provisioner() -> None:
+    """Start the provisioner. :raises PvmlabError: if it does not get ready."""
+    with open_reporter() as reporter:
+        journey.start_provisioner(Lab.from_environment(), reporter=reporter, artifacts=DoitArtifacts())
+
+
+def _require_machine(lab: Lab, name: str) -> Machine:
+    """Return the machine *name*, whose definition may be broken. :raises NotFoundError: if there is none."""
+    store = DefinitionStore(lab)
+    if name != PROVISIONER_NAME and not store.exists(name):
+        store.load(name)  # says so
+    return lab.machine(name)
+
+
+def _choice(kind: type[E], text: str, option: str) -> E:
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is unknown", resolution=f"use one of: {', '.join(kind)}") from None

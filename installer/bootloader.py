@@ -1,0 +1,172 @@
+"""Phase 7: put the bootloader where any firmware finds it, by copying files: no network, no chroot, no firmware entry.
+
+    ESP/EFI/BOOT/   BOOTX64.EFI = shim, grubx64.efi, mmx64.efi    what firmware starts when it knows nothing
+    ESP/EFI/debian/ shimx64.efi, the same, BOOTX64.CSV, grub.cfg   where the signed GRUB looks for its configuration
+    /boot/grub/grub.cfg                                            the menu; the one on the ESP only leads to it
+
+The first file is written last: until it is there, the machine boots from the network again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from contracts.arch import Arch
+from installer.disk import Layout
+from installer.errors import InstallError
+
+_VENDOR = "debian"  # the signed GRUB's built-in prefix is /EFI/debian, wherever it is started from
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel of the installed system.
+
+    :ivar kver: its version.
+    :ivar has_initrd: whether ``/boot/initrd.img-<kver>`` is there.
+    :ivar builtin: names of the modules built into it.
+    """
+
+    kver: str
+    has_initrd: bool
+    builtin: frozenset[str]
+
+    def boots_without_initrd(self, device: str) -> bool:
+        """Whether it reaches an ext4 root on the disk *device* with nothing but itself."""
+        needed = {"ext4", "nvme" if device.startswith("/dev/nvme") else "virtio_blk"}
+        if "virtio_blk" in needed:
+            needed.add("virtio_pci")
+        return needed <= self.builtin
+
+
+def find_kernel(root: Path) -> Kernel:
+    """Return the newest kernel installed in *root*.
+
+    :raises InstallError: if there is none, or its modules are missing.
+    """
+    versions = [path.name.removeprefix("vmlinuz-") for path in root.glob("boot/vmlinuz-*")]
+    if not versions:
+        raise InstallError("the root filesystem has no /boot/vmlinuz-*: it holds no kernel to boot")
+    kver = max(versions, key=_version_key)
+    builtin = root / "usr/lib/modules" / kver / "modules.builtin"
+    if not builtin.is_file():
+        raise InstallError(f"the root filesystem has the kernel {kver}, but not its modules")
+    names = (Path(line).name.removesuffix(".ko").replace("-", "_") for line in builtin.read_text().splitlines())
+    return Kernel(kver, (root / f"boot/initrd.img-{kver}").is_file(), frozenset(names))
+
+
+def render_esp_config(layout: Layout) -> str:
+    """Return the ``grub.cfg`` on the ESP, which leads to the one on the root."""
+    return (
+        f"search --no-floppy --fs-uuid --set=root {layout.root_uuid}\n"
+        "set prefix=($root)/boot/grub\n"
+        "configfile $prefix/grub.cfg\n"
+    )
+
+
+def render_menu(layout: Layout, kernel: Kernel, kernel_args: Sequence[str]) -> str:
+    """Return ``/boot/grub/grub.cfg``.
+
+    The first entry needs no initrd if the kernel can do without: that saves seconds. Without an initrd nothing
+    translates ``UUID=``, so there the root is named by ``PARTUUID=``.
+
+    :raises InstallError: if the kernel needs an initrd and has none.
+    """
+    direct = kernel.boots_without_initrd(layout.device)
+    if not direct and not kernel.has_initrd:
+        raise InstallError(f"the kernel {kernel.kver} needs an initrd to reach {layout.device}, and has none in /boot")
+    entries = []
+    if direct:
+        root = f"root=PARTUUID={layout.root_partuuid} rootfstype=ext4 rootwait"
+        entries.append(_render_entry(f"Linux {kernel.kver}", kernel, [root, "ro", *kernel_args], initrd=False))
+    if kernel.has_initrd:
+        root = f"root=UUID={layout.root_uuid}"
+        title = f"Linux {kernel.kver}, with initrd"
+        entries.append(_render_entry(title, kernel, [root, "ro", *kernel_args], initrd=True))
+    head = (
+        "# Written by the pvmlab installer.\n"
+        "set timeout=0\n"
+        "set default=0\n"
+        f"search --no-floppy --fs-uuid --set=root {layout.root_uuid}\n"
+    )
+    return head + "".join(entries)
+
+
+def _render_entry(title: str, kernel: Kernel, words: Sequence[str], *, initrd: bool) -> str:
+    lines = [f"linux /boot/vmlinuz-{kernel.kver} {' '.join(words)}"]
+    if initrd:
+        lines.append(f"initrd /boot/initrd.img-{kernel.kver}")
+    return f"menuentry '{title}' {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
+
+
+def find_loaders(root: Path, arch: Arch) -> dict[str, Path]:
+    """Return the signed programs that the distribution's packages left in *root*: name on the ESP to file.
+
+    :raises InstallError: naming the program that is missing.
+    """
+    wanted = {
+        f"shim{arch.efi}.efi": f"usr/lib/shim/shim{arch.efi}.efi.signed",
+        f"grub{arch.efi}.efi": f"usr/lib/grub/*-efi-signed/grub{arch.efi}.efi.signed",
+        f"mm{arch.efi}.efi": f"usr/lib/shim/mm{arch.efi}.efi*",  # the MOK manager: only some people need it
+    }
+    found = {name: sorted(root.glob(pattern)) for name, pattern in wanted.items()}
+    for name, pattern in wanted.items():
+        if not found[name] and not name.startswith("mm"):
+            raise InstallError(
+                f"the root filesystem has no /{pattern}: the package with the signed bootloader is missing"
+            )
+    return {name: paths[-1] for name, paths in found.items() if paths}
+
+
+def render_csv(arch: Arch) -> bytes:
+    """Return ``BOOT<arch>.CSV``, from which shim's fallback program makes a firmware entry (UTF-16, as it wants)."""
+    return f"shim{arch.efi}.efi,{_VENDOR},,This is the boot entry for {_VENDOR}\n".encode("utf-16")
+
+
+def install(layout: Layout, kernel_args: Sequence[str], root: Path) -> str:
+    """Write both configurations and copy the bootloader; return a sentence about what will boot.
+
+    *root* has the ESP mounted at ``boot/efi``.
+
+    :raises InstallError: if something the boot needs is missing in *root*, or was not written whole.
+    """
+    kernel = find_kernel(root)
+    loaders = find_loaders(root, layout.arch)
+    _write(root / "boot/grub/grub.cfg", render_menu(layout, kernel, kernel_args).encode())
+    os.sync()  # all of the system is on the disk before anything can start it
+    esp = root / "boot/efi/EFI"
+    vendor, removable = esp / _VENDOR, esp / "BOOT"
+    suffix = layout.arch.efi.upper()
+    _write(vendor / "grub.cfg", render_esp_config(layout).encode())
+    _write(vendor / f"BOOT{suffix}.CSV", render_csv(layout.arch))
+    for name, source in loaders.items():
+        _copy(source, vendor / name)
+        if not name.startswith("shim"):
+            _copy(source, removable / name)
+    os.sync()
+    _copy(loaders[f"shim{layout.arch.efi}.efi"], removable / f"BOOT{suffix}.EFI")
+    return f"kernel {kernel.kver}, {'without' if kernel.boots_without_initrd(layout.device) else 'with'} initrd"
+
+
+def _copy(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, place)
+    if place.stat().st_size != source.stat().st_size or place.stat().st_size == 0:
+        raise InstallError(f"{place.name} was not written whole")
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    if path.read_bytes() != data:
+        raise InstallError(f"{path.name} was not written whole")
+
+
+def _version_key(kver: str) -> list[tuple[int, str]]:
+    """Return a key that sorts 6.1.0-9 before 6.1.0-10."""
+    words = kver.replace("-", ".").replace("+", ".").split(".")
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in words]

@@ -1,0 +1,136 @@
+"""A lab: one home with its machines, its private network and its keys, and the cache it takes artifacts from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import secrets
+
+from contracts import document
+from contracts.arch import Arch
+from contracts.document import DocumentError
+from contracts.lan import Lan
+from contracts.names import PROVISIONER_NAME
+from lab.accelerator import choose_accelerator
+from lab.machine import Machine
+from lab.network import Network, SwitchNetwork
+from lab.processes import hold_lock
+from lab.sockets import ensure_private
+from lab.spec import Accelerator
+from pipeline import commit
+from pipeline.errors import ConflictError
+from pipeline.workspace import Cache, Home, Workspace
+
+_START_TIMEOUT = 60.0  # seconds; a start takes one
+_DEFINITIONS_TIMEOUT = 10.0  # seconds; a change of the definitions takes a fraction of one
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """Everything a lab is found by. Making one touches nothing."""
+
+    workspace: Workspace
+
+    @classmethod
+    def from_environment(cls) -> Lab:
+        """Return the lab that ``PVMLAB_HOME`` and ``PVMLAB_CACHE`` name."""
+        return cls(Workspace.from_environment())
+
+    @property
+    def home(self) -> Home:
+        """Where its state is."""
+        return self.workspace.home
+
+    @property
+    def cache(self) -> Cache:
+        """Where its artifacts are."""
+        return self.workspace.cache
+
+    @functools.cached_property
+    def lan(self) -> Lan:
+        """Its private network: ``config/lab.json``, or the default if there is none yet.
+
+        :raises ConflictError: if that file is broken.
+        """
+        path = self.home.config / "lab.json"
+        try:
+            return document.loads(Lan, path.read_bytes())
+        except FileNotFoundError:
+            return Lan()
+        except DocumentError as error:
+            raise ConflictError(
+                f"the lab's network settings {path} are broken",
+                details="\n".join(error.faults),
+                resolution="repair the file, or remove it for the default network",
+            ) from None
+
+    @property
+    def network(self) -> Network:
+        """What its machines are plugged into."""
+        return SwitchNetwork(self.home.run)
+
+    def machine(self, name: str) -> Machine:
+        """Return the machine *name*, whether it exists or not."""
+        return Machine(name, home=self.home)
+
+    @property
+    def provisioner(self) -> Machine:
+        """The provisioner's machine."""
+        return self.machine(PROVISIONER_NAME)
+
+    def accelerator(self, arch: Arch) -> Accelerator:
+        """Return how *arch* guests run on this host."""
+        ensure_private(self.home.run)
+        return choose_accelerator(arch, state=self.home.run)
+
+    def ensure_folders(self) -> None:
+        """Make the folders of the home. Those with keys and sockets are closed to others."""
+        for folder in (self.home.run, self.home.ssh, self.home.config, self.home.disks):
+            ensure_private(folder)
+        for folder in (self.home.vms, self.home.status, self.home.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def identity(self) -> str:
+        """Return the lab's own random name: MAC addresses are made from it, so that two labs never share one."""
+        path = self.home.config / "identity"
+        with contextlib.suppress(FileNotFoundError):
+            if text := path.read_text().strip():
+                return text
+        commit.publish_text(path, f"{secrets.token_hex(16)}\n", mode=0o600)
+        return path.read_text().strip()
+
+    def changing_definitions(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of everybody who creates or deletes machines.
+
+        :raises ConflictError: if another command holds it for long.
+        """
+        ensure_private(self.home.run)
+        # an underscore is in no machine's name
+        return hold_lock(
+            self.home.run / "_definitions.lock",
+            timeout=_DEFINITIONS_TIMEOUT,
+            busy="another command is creating or deleting machines of this lab",
+        )
+
+    def starting(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of whoever prepares the machine *name* and starts it.
+
+        :raises ConflictError: if another command holds it for long.
+        """
+        ensure_private(self.home.run)
+        return hold_lock(
+            self.home.run / f"_start-{name}.lock",
+            timeout=_START_TIMEOUT,
+            busy=f"{name} is being started by another command",
+        )
+
+    def changing_lab(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of ``up``, ``down`` and ``clean``: only one of them works on a lab at a time.
+
+        :raises ConflictError: if another one does.
+        """
+        ensure_private(self.home.run)
+        return hold_lock(
+            self.home.run / "_lab.lock", timeout=0.5, busy="another command is bringing this lab up or down"
+        )

@@ -1,0 +1,324 @@
+"""The provisioner: the machine that serves network installs to the others.
+
+It holds nothing of its user: its disk is an overlay on the one in the cache, made again at each start.
+It reads ``config/`` of the lab's home at each start, and says in ``status/provisioner.json`` how far it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import json
+import os
+import secrets
+import time
+import uuid
+from pathlib import Path
+
+from contracts import document
+from contracts.arch import Arch
+from contracts.document import DocumentError
+from contracts.machine import DiskBus
+from contracts.names import PROVISIONER_NAME
+from contracts.provisioner import render_provisioner_env
+from lab import addresses, ssh
+from lab.disks import create_overlay
+from lab.keys import KeyPair, ensure_key_pair
+from lab.lab import Lab
+from lab.machine import StopOutcome
+from lab.spec import Accelerator, DirectKernel, Disk, LanCard, MachineSpec, Share, WanCard
+from lab.ssh_config import ProvisionerAccess
+from lab.wait import Deadline, wait_for
+from pipeline import commit
+from pipeline.artifact import read_sidecar, require_digest
+from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
+
+ARCH = Arch.X86_64  # the services container is built for this one only
+CPUS = 2
+MEMORY_MIB = 1024
+BOOT = 48.0  # seconds until it must be ready with hardware acceleration; emulated, 20 are usual on an idle host
+PORT_VARIABLE = "PVMLAB_SSH_PORT"
+_LAN_SLOT = 0x10  # by its PCI slot the guest knows which card is lan0 ...
+_WAN_SLOT = 0x11  # ... and which one is wan0
+# The guest runs our own software only: no mitigations, no AppArmor (see pxeboot_stack.provisioner.KERNEL_ARGUMENTS).
+_CMDLINE = "root=/dev/vda rw quiet mitigations=off apparmor=0 audit=0 nowatchdog console=ttyS0,115200"
+_TAIL = 15  # lines of its console in an error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProvisionerRecord:
+    """What the lab remembers of its provisioner: ``disks/provisioner.json``.
+
+    :ivar base_sha256: digest of the disk in the cache it was started from last; None before the first start.
+    :ivar ssh_port: of 127.0.0.1, the one it had then.
+    """
+
+    schema: int = 1
+    uuid: str
+    base_sha256: str | None = None
+    ssh_port: int | None = None
+
+
+class ProvisionerState(enum.StrEnum):
+    """What the provisioner says of itself."""
+
+    STARTING = "starting"  # the system is up, the services are about to be
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Announcement:
+    """The provisioner's last word. :ivar message: for people, mostly of a failure."""
+
+    state: ProvisionerState
+    message: str
+
+
+class ProvisionerError(PvmlabError):
+    """The provisioner did not get ready."""
+
+
+def provisioner_spec(
+    lab: Lab, *, record: ProvisionerRecord, port: int, accelerator: Accelerator, lan_socket: Path, identity: str
+) -> MachineSpec:
+    """Return what the provisioner's machine is made of. Touches nothing."""
+    home, cache, machine = lab.home, lab.cache, lab.provisioner
+    return MachineSpec(
+        name=PROVISIONER_NAME,
+        uuid=record.uuid,
+        arch=ARCH,
+        cpus=CPUS,
+        memory_mib=MEMORY_MIB,
+        accelerator=accelerator,
+        boot=DirectKernel(cache.provisioner(ARCH, "vmlinuz"), cache.provisioner(ARCH, "initrd"), _CMDLINE),
+        disks=(Disk(overlay_path(lab), DiskBus.VIRTIO),),
+        lan=LanCard(addresses.derive_mac(identity, PROVISIONER_NAME), pci_slot=_LAN_SLOT),
+        wan=WanCard(addresses.derive_mac(identity, PROVISIONER_NAME, card="wan"), port, pci_slot=_WAN_SLOT),
+        shares=(
+            Share("images", cache.images),
+            Share("initrds", cache.initrds),
+            Share("vms", home.vms),
+            Share("status", home.status, writable=True),
+            Share("config", home.config),
+        ),
+        lan_socket=lan_socket,
+        serial_log=machine.logs.serial,
+        qmp_socket=machine.qmp_socket,
+    )
+
+
+def overlay_path(lab: Lab) -> Path:
+    """Return where its disk is."""
+    return lab.home.disks / f"{PROVISIONER_NAME}.qcow2"
+
+
+def create(lab: Lab) -> bool:
+    """Make the provisioner's keys and settings where they are missing; return whether it is new.
+
+    :raises NotFoundError: if its artifacts are not built.
+    """
+    require_digest(_base(lab))
+    lab.ensure_folders()
+    with lab.changing_definitions():
+        _write_config(lab)
+        if find_record(lab) is not None:
+            return False
+        _write_record(lab, ProvisionerRecord(uuid=str(uuid.uuid4())))
+    return True
+
+
+def start(lab: Lab, accelerator: Accelerator) -> None:
+    """Start the provisioner, which was created; return when its machine runs, long before it is ready.
+
+    Each start begins with a fresh disk: whatever happened to the last one, this one is as good as new.
+
+    :raises NotFoundError: if it was not created. :raises ConflictError: if it runs already, or no port is free.
+    """
+    record = find_record(lab)
+    if record is None:
+        raise NotFoundError("the provisioner was not created", resolution="./pvmlab provisioner.create")
+    if lab.provisioner.is_running():
+        raise ConflictError("the provisioner is already running", resolution="./pvmlab provisioner.stop ends it")
+    lab.ensure_folders()
+    port, digest = _choose_port(record), require_digest(_base(lab))
+    create_overlay(overlay_path(lab), _base(lab), None)
+    record = dataclasses.replace(record, ssh_port=port, base_sha256=digest)
+    _write_record(lab, record)
+    _announcement_path(lab).unlink(missing_ok=True)
+    _write_boot_id(lab, secrets.token_hex(16))
+    ssh.write_files(lab, find_access(lab))
+    spec = provisioner_spec(
+        lab, record=record, port=port, accelerator=accelerator,
+        lan_socket=lab.network.ensure_started(), identity=lab.identity(),
+    )  # fmt: skip
+    lab.provisioner.start(spec)
+
+
+def stop(lab: Lab) -> StopOutcome:
+    """Switch the provisioner off. Its system is not asked: there is nothing it could lose.
+
+    :raises WaitTimeoutError: if nothing ends it.
+    """
+    return lab.provisioner.stop(timeout=0, force=True)
+
+
+def is_outdated(lab: Lab) -> bool:
+    """Tell whether the disk it was started from last has been built anew since."""
+    record, sidecar = find_record(lab), read_sidecar(_base(lab))
+    return record is not None and sidecar is not None and record.base_sha256 not in {None, sidecar["sha256"]}
+
+
+def wait_until(lab: Lab, state: ProvisionerState, *, deadline: Deadline) -> None:
+    """Return when the provisioner that runs now is in *state*, or beyond it.
+
+    :raises ProvisionerError: at once, if it says that it failed, or its machine ended or panicked.
+    :raises WaitTimeoutError: if the deadline passes.
+    """
+    wanted = {ProvisionerState.READY, state}
+
+    def probe() -> bool | None:
+        said = find_announcement(lab)
+        if said is not None and said.state in wanted:
+            return True
+        if said is not None and said.state is ProvisionerState.FAILED:
+            raise _error(lab, f"the provisioner's services failed: {said.message}")
+        if not lab.provisioner.is_running():
+            raise _error(lab, "the provisioner's QEMU ended while it booted")
+        return None
+
+    def last_seen() -> str:
+        said = find_announcement(lab)
+        return "\n".join([f"it says: {said.state if said else 'nothing yet'}", *_console(lab)])
+
+    wait_for(
+        f"the provisioner to be {state}", probe, deadline=deadline, last_seen=last_seen,
+        resolution=f"./pvmlab vm.logs {PROVISIONER_NAME} shows its whole console",
+    )  # fmt: skip
+
+
+def find_announcement(lab: Lab) -> Announcement | None:
+    """Return what the provisioner that was started last says of itself, or None if it has not said anything yet."""
+    try:
+        data = json.loads(_announcement_path(lab).read_bytes())
+        if data["boot_id"] != (lab.home.config / "boot_id").read_text().strip():
+            return None
+        return Announcement(ProvisionerState(data["state"]), str(data.get("message", "")))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def has_failed(lab: Lab, *, patience: float) -> str | None:
+    """Return why the provisioner that runs will not get ready any more, or None if it is or may.
+
+    :param patience: see :class:`lab.spec.Accelerator`.
+    """
+    said = find_announcement(lab)
+    if said is not None and said.state is not ProvisionerState.STARTING:
+        return said.message if said.state is ProvisionerState.FAILED else None
+    with contextlib.suppress(FileNotFoundError):
+        age = time.time() - (lab.home.config / "boot_id").stat().st_mtime
+        if age > BOOT * patience:
+            return f"not ready after {age:.0f} s"
+    return None
+
+
+def find_record(lab: Lab) -> ProvisionerRecord | None:
+    """Return what is remembered of the provisioner; None if it was never created (or the record is broken)."""
+    try:
+        return document.loads(ProvisionerRecord, _record_path(lab).read_bytes())
+    except (FileNotFoundError, DocumentError):
+        return None
+
+
+def find_access(lab: Lab) -> ProvisionerAccess | None:
+    """Return how the provisioner is reached by SSH, or None if it was never started."""
+    record = find_record(lab)
+    if record is None or record.ssh_port is None:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        return ProvisionerAccess(port=record.ssh_port, public_host_key=_host_key(lab).read_public())
+    return None
+
+
+def remove(lab: Lab) -> None:
+    """Remove its disk and what it announced. Its keys stay. It must be off."""
+    for path in (_record_path(lab), overlay_path(lab), _announcement_path(lab)):
+        path.unlink(missing_ok=True)
+
+
+def fixed_port() -> int | None:
+    """Return the port that ``PVMLAB_SSH_PORT`` names, or None.
+
+    :raises UsageError: if it is no port an ordinary user may listen on.
+    """
+    text = os.environ.get(PORT_VARIABLE)
+    if not text:
+        return None
+    if not text.isdecimal() or not 1024 <= int(text) <= 65535:
+        raise UsageError(f"{PORT_VARIABLE} is {text!r}", resolution="set it to a number from 1024 to 65535")
+    return int(text)
+
+
+def _choose_port(record: ProvisionerRecord) -> int:
+    wanted = fixed_port()
+    if wanted is None:
+        return addresses.choose_port(record.ssh_port)
+    if not addresses.is_free(wanted):
+        raise ConflictError(
+            f"the port {wanted} of {addresses.LOOPBACK} is taken by another program",
+            details=f"{PORT_VARIABLE} says that the provisioner's SSH shall be there",
+            resolution=f"end that program, or unset {PORT_VARIABLE}: then pvmlab looks for a free port",
+        )
+    return wanted
+
+
+def _write_config(lab: Lab) -> None:
+    """Write what the provisioner reads at its start."""
+    config, key = lab.home.config, ssh.lab_key(lab)
+    _host_key(lab)
+    lab.identity()
+    for path, text in (
+        (config / "lab.json", document.dumps(lab.lan)),
+        (config / "authorized_keys", key.read_public() + "\n"),
+    ):
+        if not path.exists() or path.read_text() != text:
+            commit.publish_text(path, text)
+
+
+def _write_boot_id(lab: Lab, boot_id: str) -> None:
+    commit.publish_text(lab.home.config / "boot_id", f"{boot_id}\n")
+    commit.publish_text(lab.home.config / "provisioner.env", render_provisioner_env(lab.lan, boot_id))
+
+
+def _base(lab: Lab) -> Path:
+    return lab.cache.provisioner(ARCH, "disk.qcow2")
+
+
+def _host_key(lab: Lab) -> KeyPair:
+    return ensure_key_pair(lab.home.config / "ssh_host_ed25519_key", comment=PROVISIONER_NAME)
+
+
+def _record_path(lab: Lab) -> Path:
+    return lab.home.disks / f"{PROVISIONER_NAME}.json"
+
+
+def _write_record(lab: Lab, record: ProvisionerRecord) -> None:
+    commit.publish_text(_record_path(lab), document.dumps(record))
+
+
+def _announcement_path(lab: Lab) -> Path:
+    return lab.home.status / f"{PROVISIONER_NAME}.json"
+
+
+def _console(lab: Lab) -> list[str]:
+    return [f"  | {line}" for line in lab.provisioner.serial_tail(_TAIL)] or ["its console is empty"]
+
+
+def _error(lab: Lab, brief: str) -> ProvisionerError:
+    return ProvisionerError(
+        brief,
+        details="\n".join(_console(lab)),
+        resolution=f"see {lab.provisioner.logs.serial} and {lab.provisioner.logs.qemu.name} beside it",
+    )

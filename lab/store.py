@@ -1,0 +1,162 @@
+"""The definitions of a lab's target machines: ``$PVMLAB_HOME/vms/<name>.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from contracts import document
+from contracts.arch import Arch
+from contracts.document import DocumentError
+from contracts.machine import DiskBus, SshHostKey, VmDefinition
+from contracts.names import PROVISIONER_NAME, normalize_mac, validate_machine_name
+from lab import addresses
+from lab.lab import Lab
+from pipeline import commit
+from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
+
+_RESERVED = {PROVISIONER_NAME: "the provisioner has it", "localhost": "every system calls itself so"}
+
+
+class BrokenDefinitionError(PvmlabError):
+    """A definition cannot be understood. :ivar faults: all that is wrong in it."""
+
+    def __init__(self, path: Path, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            f"the definition of {path.stem} is broken",
+            details="\n".join([str(path), *faults]),
+            resolution=f"repair the file, or ./pvmlab vm.clean {path.stem} removes the machine",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MachineRequest:
+    """What a person asks for. None: the store chooses."""
+
+    name: str
+    distro: str
+    arch: Arch = Arch.X86_64
+    cpus: int = 2
+    memory_mib: int = 1024
+    disk_gib: int = 8
+    disk_bus: DiskBus = DiskBus.NVME
+    mac: str | None = None
+    ip: str | None = None
+
+
+class DefinitionStore:
+    """The definitions in the home of *lab*."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def path(self, name: str) -> Path:
+        """Return where the definition of the machine *name* is.
+
+        :raises UsageError: if that is not a machine's name.
+        """
+        return self._lab.home.vms / f"{require_name(name)}.json"
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a machine *name*, with a good definition or a broken one."""
+        return self.path(name).exists()
+
+    def load(self, name: str) -> VmDefinition:
+        """Return the definition of the machine *name*.
+
+        :raises NotFoundError: if there is none. :raises BrokenDefinitionError: if it makes no sense.
+        """
+        path = self.path(name)
+        try:
+            definition = document.loads(VmDefinition, path.read_bytes())
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no machine {name!r}", resolution=self._known()) from None
+        except DocumentError as error:
+            raise BrokenDefinitionError(path, _without_secrets(error.faults)) from None
+        if definition.name != name:
+            raise BrokenDefinitionError(path, [f"name: it says {definition.name!r}, the file says {name!r}"])
+        return definition
+
+    def names(self) -> list[str]:
+        """Return the names of all machines, sorted, also of those with a broken definition."""
+        return sorted(path.stem for path in self._lab.home.vms.glob("*.json") if not path.name.startswith("."))
+
+    def load_all(self) -> list[VmDefinition]:
+        """Return all definitions by name.
+
+        :raises BrokenDefinitionError: for the first broken one.
+        """
+        return [self.load(name) for name in self.names()]
+
+    def plan(self, request: MachineRequest, *, host_key: SshHostKey, authorized_key: str) -> VmDefinition:
+        """Return the definition that *request* asks for, with free addresses; nothing is written.
+
+        :raises UsageError: if a value makes no sense.
+        :raises ConflictError: if the name, the MAC or the IP address is taken.
+        """
+        if self.exists(request.name):
+            raise ConflictError(
+                f"there is a machine {request.name!r} already",
+                resolution=f"choose another name, or ./pvmlab vm.clean {request.name} first",
+            )
+        others = self.load_all()
+        lan = self._lab.lan
+        mac = _require_mac(request.mac) if request.mac else addresses.derive_mac(self._lab.identity(), request.name)
+        ip = addresses.require_reservable(lan, request.ip) if request.ip else None
+        for other in others:
+            if mac == other.mac:
+                raise ConflictError(f"the MAC address {mac} is taken by {other.name}", resolution="choose another one")
+            if ip == other.ip:
+                raise ConflictError(f"the address {ip} is taken by {other.name}", resolution="choose another one")
+        try:
+            return VmDefinition(
+                name=request.name, arch=request.arch, distro=request.distro, mac=mac,
+                ip=ip or addresses.choose_address(lan, [other.ip for other in others]),
+                uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
+                disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UsageError(f"a machine cannot be made like this: {error}") from None
+
+    def write(self, definition: VmDefinition) -> None:
+        """Publish *definition*. It holds a private key: only its owner may read it."""
+        commit.publish_text(self.path(definition.name), document.dumps(definition), mode=0o600)
+
+    def delete(self, name: str) -> None:
+        """Remove the definition of the machine *name*; do nothing if there is none."""
+        self.path(name).unlink(missing_ok=True)
+
+    def _known(self) -> str:
+        names = self.names()
+        if not names:
+            return "there is none at all: ./pvmlab vm.create NAME makes one"
+        return f"known are: {', '.join(names)}; ./pvmlab vm.create NAME makes one"
+
+
+def require_name(name: str) -> str:
+    """Return *name* if a target machine may have it.
+
+    :raises UsageError: if not.
+    """
+    try:
+        validate_machine_name(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if name in _RESERVED:
+        raise UsageError(f"a machine cannot be called {name!r}: {_RESERVED[name]}", resolution="choose another name")
+    return name
+
+
+def _require_mac(text: str) -> str:
+    try:
+        return normalize_mac(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _without_secrets(faults: Sequence[str]) -> list[str]:
+    """A fault quotes the value it is about; a private key must not get onto a screen."""
+    return ["ssh_host_key: not valid" if fault.startswith("ssh_host_key") else fault for fault in faults]

@@ -1,0 +1,162 @@
+"""Target machines: the ones that are installed over the network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from contracts import document
+from contracts.document import DocumentError
+from contracts.machine import VmDefinition
+from contracts.report import InstallState, MachineStatus
+from distros.registry import require_release
+from lab import provisioner, ssh
+from lab.disks import create_empty_disk
+from lab.firmware import find_firmware
+from lab.keys import make_key
+from lab.lab import Lab
+from lab.spec import Accelerator, Disk, Firmware, LanCard, MachineSpec
+from lab.store import DefinitionStore, MachineRequest, require_name
+from pipeline import commit
+from pipeline.errors import ConflictError, PvmlabError
+
+
+def target_spec(
+    lab: Lab, definition: VmDefinition, *, accelerator: Accelerator, firmware: Path, lan_socket: Path
+) -> MachineSpec:
+    """Return what a target's machine is made of. Touches nothing.
+
+    The disk comes before the network in the boot order: an empty one falls through to PXE, an installed one boots.
+
+    :param firmware: the UEFI firmware's code.
+    """
+    machine = lab.machine(definition.name)
+    return MachineSpec(
+        name=definition.name,
+        uuid=definition.uuid,
+        arch=definition.arch,
+        cpus=definition.cpus,
+        memory_mib=definition.memory_mib,
+        accelerator=accelerator,
+        boot=Firmware(firmware, variables_path(lab, definition.name)),
+        disks=(Disk(disk_path(lab, definition.name), definition.disk_bus, boot_index=0),),
+        lan=LanCard(definition.mac, boot_index=1),
+        lan_socket=lan_socket,
+        serial_log=machine.logs.serial,
+        qmp_socket=machine.qmp_socket,
+    )
+
+
+def disk_path(lab: Lab, name: str) -> Path:
+    """Return where the target's disk is."""
+    return lab.home.disks / f"{name}.qcow2"
+
+
+def variables_path(lab: Lab, name: str) -> Path:
+    """Return where the target's UEFI variables are."""
+    return lab.home.disks / f"{name}.vars.fd"
+
+
+def create(lab: Lab, request: MachineRequest) -> VmDefinition:
+    """Make a target machine: its disk, then its definition, with which it exists.
+
+    :raises UsageError: if a value makes no sense. :raises NotFoundError: for an unknown distribution.
+    :raises ConflictError: if its name or an address is taken.
+    """
+    require_name(request.name)
+    require_release(request.distro, request.arch)
+    lab.ensure_folders()
+    store = DefinitionStore(lab)
+    with lab.changing_definitions():
+        definition = store.plan(
+            request,
+            host_key=make_key(request.name, scratch=lab.home.ssh),
+            authorized_key=ssh.lab_key(lab).read_public(),
+        )
+        create_empty_disk(disk_path(lab, definition.name), definition.disk_gib)
+        store.write(definition)
+        ssh.write_files(lab, provisioner.find_access(lab))
+    return definition
+
+
+def start(lab: Lab, definition: VmDefinition, accelerator: Accelerator) -> None:
+    """Start a target: it boots its disk, or installs itself if that is not done yet.
+
+    An install that was broken off begins anew, with an empty disk.
+
+    :raises ConflictError: if it runs already.
+    """
+    name = definition.name
+    if lab.machine(name).is_running():
+        raise ConflictError(f"{name} is already running", resolution=f"{ssh.login_hint(name)} goes in")
+    lab.ensure_folders()
+    code, template = find_firmware(definition.arch)
+    _prepare_disk(lab, definition)
+    if not variables_path(lab, name).exists():
+        with commit.publish(variables_path(lab, name), mode=0o600) as temporary:
+            shutil.copyfile(template, temporary)
+    socket = lab.network.ensure_started()
+    lab.machine(name).start(target_spec(lab, definition, accelerator=accelerator, firmware=code, lan_socket=socket))
+
+
+def read_status(lab: Lab, definition: VmDefinition) -> MachineStatus:
+    """Return how far the target's install is: a fresh status if nothing is known, or only of an older machine.
+
+    :raises ConflictError: if the file is broken.
+    """
+    path = status_path(lab, definition.name)
+    try:
+        status = document.loads(MachineStatus, path.read_bytes())
+    except FileNotFoundError:
+        return MachineStatus(name=definition.name, uuid=definition.uuid)
+    except DocumentError as error:
+        raise ConflictError(
+            f"the install status of {definition.name} is broken",
+            details="\n".join([str(path), *error.faults]),
+            resolution="remove that file: then the machine counts as not installed, and is installed at its next start",
+        ) from None
+    if status.uuid != definition.uuid:
+        return MachineStatus(name=definition.name, uuid=definition.uuid)
+    return status
+
+
+def status_path(lab: Lab, name: str) -> Path:
+    """Return where the boot handler keeps the target's install state."""
+    return lab.home.status / f"{name}.json"
+
+
+def clean(lab: Lab, name: str) -> None:
+    """End the target and remove all that is known of it. Its definition goes last: until then, again is possible.
+
+    :raises NotFoundError: if there is no such machine.
+    """
+    store = DefinitionStore(lab)
+    if not store.exists(name):
+        store.load(name)  # says so
+    machine = lab.machine(name)
+    machine.kill()
+    with lab.changing_definitions():
+        logs = machine.logs
+        for path in (disk_path(lab, name), variables_path(lab, name), status_path(lab, name), logs.ours, logs.serial,
+                     logs.qemu):  # fmt: skip
+            path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}.1").unlink(missing_ok=True)  # the log of the run before
+        store.delete(name)
+        ssh.write_files(lab, provisioner.find_access(lab))
+
+
+def _prepare_disk(lab: Lab, definition: VmDefinition) -> None:
+    status, disk = read_status(lab, definition), disk_path(lab, definition.name)
+    if status.installs == 0 and status.state is not InstallState.NEW:
+        # Half an install: whatever of a bootloader is there must not boot. Nobody's work can be on that disk.
+        create_empty_disk(disk, definition.disk_gib)
+        variables_path(lab, definition.name).unlink(missing_ok=True)
+        status_path(lab, definition.name).unlink(missing_ok=True)
+    elif not disk.exists():
+        if status.installs > 0:
+            raise PvmlabError(
+                f"the disk of {definition.name} is gone",
+                details=str(disk),
+                resolution=f"put it back, or ./pvmlab vm.clean {definition.name} and create the machine again",
+            )
+        create_empty_disk(disk, definition.disk_gib)

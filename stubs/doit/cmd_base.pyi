@@ -1,0 +1,6 @@
+from typing import Any
+
+class TaskLoader2: ...
+
+class ModuleTaskLoader(TaskLoader2):
+    def __init__(self, mod_dict: dict[str, Any]) -> None: ...

@@ -1,0 +1,225 @@
+"""The verbs of ./pvmlab. No logic: each checks its words and calls ``lab`` or ``cli``.
+
+Imports stand inside the verbs: listing and helping must stay fast.
+"""
+
+from __future__ import annotations
+
+from invoke import Collection, Context, Exit, task
+
+_OUTPUT = "table, or json for programs"
+_TIMEOUT = "seconds to wait at most (default: enough for a machine many times slower than this one)"
+
+
+@task(name="up", auto_shortflags=False, help={
+    "name": "the target machine, created if it is missing",
+    "distro": "what to install on it",
+    "timeout": _TIMEOUT,
+})  # fmt: skip
+def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -> None:
+    """Bring the lab up: build what is missing, start the provisioner, install a target; return when SSH lets in.
+
+    Again: says that everything is up. Ctrl-C stops what it started; the next `up` carries on.
+    """
+    from cli.artifacts import DoitArtifacts
+    from cli.setup import setup
+    from lab import journey
+    from lab.lab import Lab
+    from lab.progress import open_reporter
+
+    setup(for_tests=False)
+    with open_reporter() as reporter:
+        journey.up(
+            Lab.from_environment(), name=name, distro=distro or None, reporter=reporter,
+            artifacts=DoitArtifacts(), timeout=timeout or None,
+        )  # fmt: skip
+
+
+@task(name="down", auto_shortflags=False, help={"timeout": "seconds for the guests to shut down, then force is used"})
+def down(_c: Context, timeout: int = 60) -> None:
+    """Stop all machines of the lab and its network. What is on their disks stays."""
+    from lab import journey
+    from lab.lab import Lab
+    from lab.progress import open_reporter
+
+    with open_reporter() as reporter:
+        journey.down(Lab.from_environment(), reporter=reporter, timeout=timeout)
+
+
+@task(name="clean", auto_shortflags=False, help={
+    "yes": "do not ask",
+    "keys": "remove the lab's keys and settings too",
+})  # fmt: skip
+def clean(_c: Context, *, yes: bool = False, keys: bool = False) -> None:
+    """Remove all machines of the lab: definitions, disks, logs. Built artifacts and the lab's keys stay."""
+    from cli.confirm import require_yes
+    from lab import journey
+    from lab.lab import Lab
+    from lab.progress import open_reporter
+
+    lab = Lab.from_environment()
+    require_yes(f"All machines of {lab.home.root} and what is on their disks will be gone.", yes=yes)
+    with open_reporter() as reporter:
+        journey.clean(lab, reporter=reporter, with_keys=keys)
+
+
+@task(name="status", auto_shortflags=False, help={"output": _OUTPUT})
+def status(_c: Context, output: str = "table") -> None:
+    """Show what there is and how it stands: provisioner, machines, network, accelerator, artifacts."""
+    from cli.lab_views import show_status
+    from lab.lab import Lab
+
+    show_status(Lab.from_environment(), output=output)
+
+
+@task(name="create", positional=["name"], auto_shortflags=False, help={
+    "name": "1 to 63 of a-z, 0-9 and inner hyphens",
+    "distro": "what to install on it",
+    "arch": "x86_64 or aarch64",
+    "cpus": "number of processors",
+    "memory": "such as 1G or 1536M",
+    "disk-size": "such as 8G",
+    "disk-bus": "nvme or virtio",
+    "ip": "address in the lower half of the lab's network (default: the first free one)",
+    "mac": "MAC address (default: made from the lab and the name)",
+})  # fmt: skip
+def vm_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
+    _c: Context, name: str, distro: str = "debian-12", arch: str = "x86_64", cpus: int = 2, memory: str = "1G",
+    disk_size: str = "8G", disk_bus: str = "nvme", ip: str = "", mac: str = "",
+) -> None:  # fmt: skip
+    """Define a target machine and make its empty disk. `vm.start` installs it."""
+    from cli.machine_verbs import create
+
+    create(name, distro=distro, arch=arch, cpus=cpus, memory=memory, disk_size=disk_size, disk_bus=disk_bus, ip=ip,
+           mac=mac)  # fmt: skip
+
+
+@task(name="start", positional=["name"], auto_shortflags=False, help={
+    "name": "the machine",
+    "wait": "return when it is installed, SSH answers and cloud-init has finished",
+    "timeout": _TIMEOUT,
+})  # fmt: skip
+def vm_start(_c: Context, name: str, *, wait: bool = False, timeout: int = 0) -> None:
+    """Start a machine, and the provisioner if that is off. Not installed yet, it installs itself over the network."""
+    from cli.machine_verbs import start
+
+    start(name, wait=wait, timeout=timeout or None)
+
+
+@task(name="stop", positional=["name"], auto_shortflags=False, help={
+    "name": "the machine",
+    "force": "do not ask its system to shut down",
+    "timeout": "seconds for its system to shut down, then force is used",
+})  # fmt: skip
+def vm_stop(_c: Context, name: str, *, force: bool = False, timeout: int = 60) -> None:
+    """Stop a machine. A machine that is off is fine too."""
+    from cli.machine_verbs import stop
+
+    stop(name, timeout=timeout, force=force)
+
+
+@task(name="list", auto_shortflags=False, help={"output": _OUTPUT})
+def vm_list(_c: Context, output: str = "table") -> None:
+    """List the target machines."""
+    from cli.lab_views import show_machines
+    from lab.lab import Lab
+
+    show_machines(Lab.from_environment(), output=output)
+
+
+@task(name="shell", positional=["name"], auto_shortflags=False, help={"name": "the machine, or provisioner"})
+def vm_shell(c: Context, name: str) -> None:
+    """Log in to a machine by SSH; or run a command there: `vm.shell NAME -- COMMAND`.
+
+    Output and exit code of the command are passed on. Several words are passed exactly as they are; one single word
+    is a command line for the machine's shell.
+    """
+    from cli.machine_verbs import shell
+
+    raise Exit(code=shell(name, str(c.remainder) or None))
+
+
+@task(name="logs", positional=["name"], auto_shortflags=False, help={
+    "name": "the machine, or provisioner",
+    "which": "serial (its console), qemu (QEMU's words) or lab (what was done to it)",
+    "follow": "go on with what is added, until Ctrl-C",
+})  # fmt: skip
+def vm_logs(_c: Context, name: str, which: str = "serial", *, follow: bool = False) -> None:
+    """Print a log of a machine."""
+    from cli.machine_verbs import print_log
+
+    print_log(name, which=which, follow=follow)
+
+
+@task(name="clean", positional=["name"], auto_shortflags=False, help={"name": "the machine", "yes": "do not ask"})
+def vm_clean(_c: Context, name: str, *, yes: bool = False) -> None:
+    """Remove a machine: its definition, disk, install state and logs. It is ended if it runs."""
+    from cli.machine_verbs import clean_machine
+
+    clean_machine(name, yes=yes)
+
+
+@task(name="create", auto_shortflags=False)
+def provisioner_create(_c: Context) -> None:
+    """Build the provisioner's artifacts and make its disk, keys and settings. `up` does it by itself."""
+    from cli.machine_verbs import create_provisioner
+
+    create_provisioner()
+
+
+@task(name="start", auto_shortflags=False)
+def provisioner_start(_c: Context) -> None:
+    """Start the provisioner and return when its services answer."""
+    from cli.machine_verbs import start_provisioner
+
+    start_provisioner()
+
+
+@task(name="stop", auto_shortflags=False)
+def provisioner_stop(_c: Context) -> None:
+    """Switch the provisioner off. Running machines keep running, without DHCP, DNS and a way out."""
+    from cli.machine_verbs import stop_provisioner
+
+    stop_provisioner()
+
+
+@task(name="setup", auto_shortflags=False, help={"tests": "also what only the tests need"})
+def setup_host(_c: Context, *, tests: bool = False) -> None:
+    """Install the system packages that are missing on this host, after saying which."""
+    from cli.setup import setup
+
+    setup(for_tests=tests)
+
+
+@task(name="doctor", auto_shortflags=False, help={"output": _OUTPUT})
+def doctor_host(_c: Context, output: str = "table") -> None:
+    """Check this host: what is missing, and the command that repairs it."""
+    from cli.doctor import doctor
+
+    raise Exit(code=doctor(output=output))
+
+
+@task(name="test", auto_shortflags=False, help={
+    "fast": "leave out the tests that start machines",
+    "k": "only tests whose names match this expression, as pytest's -k",
+})  # fmt: skip
+def run_tests(_c: Context, *, fast: bool = False, k: str = "") -> None:
+    """Run the tests, the linters among them."""
+    from cli import testing
+
+    testing.run_tests(fast=fast, expression=k)
+
+
+@task(name="lint", auto_shortflags=False)
+def lint_code(_c: Context) -> None:
+    """Run the linters."""
+    from cli.testing import lint
+
+    lint()
+
+
+namespace = Collection(
+    up, down, clean, status, setup_host, doctor_host, run_tests, lint_code,
+    vm=Collection(vm_create, vm_start, vm_stop, vm_list, vm_shell, vm_logs, vm_clean),
+    provisioner=Collection(provisioner_create, provisioner_start, provisioner_stop),
+)  # fmt: skip

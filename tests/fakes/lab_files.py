@@ -1,0 +1,66 @@
+"""A lab's files as the host writes them: definitions, artifacts with sidecars, and the settings that point at them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from contracts import document
+from contracts.arch import Arch
+from contracts.lan import Lan
+from contracts.machine import SshHostKey, VmDefinition
+from pxeboot_stack.boot_handler.settings import Settings
+
+HOST_KEY = SshHostKey(
+    private="-----BEGIN OPENSSH PRIVATE KEY-----\nTHE-SECRET\n-----END OPENSSH PRIVATE KEY-----\n",
+    public="ssh-ed25519 AAAAhostkey web1",
+)
+ROOTFS = b"a root filesystem, as it were"
+
+
+def make_machine(**changes: Any) -> VmDefinition:
+    """Return a good definition of ``web1``, with *changes*."""
+    values: dict[str, Any] = {
+        "name": "web1",
+        "arch": Arch.X86_64,
+        "distro": "debian-12",
+        "mac": "52:54:00:aa:bb:01",
+        "ip": "192.168.100.11",
+        "uuid": "6f3b2d56-0a3c-4a7e-9e6f-0123456789ab",
+        "ssh_authorized_keys": ("ssh-ed25519 AAAAlabkey lab",),
+        "ssh_host_key": HOST_KEY,
+    }
+    return VmDefinition(**values | changes)
+
+
+def write_definition(vms: Path, machine: VmDefinition) -> Path:
+    """Put the definition in place as the host does: by rename."""
+    path = vms / f"{machine.name}.json"
+    temporary = vms / f".{machine.name}.partial"
+    temporary.write_text(document.dumps(machine))
+    temporary.replace(path)
+    return path
+
+
+def write_artifacts(settings: Settings, *, distro: str = "debian-12", arch: Arch = Arch.X86_64) -> None:
+    """Write all that an install of *distro* needs."""
+    images, initrds = settings.images / distro / arch, settings.initrds / arch
+    images.mkdir(parents=True, exist_ok=True)
+    initrds.mkdir(parents=True, exist_ok=True)
+    (initrds / "initrd.gz").write_bytes(b"initrd")
+    for name, data in {"vmlinuz": b"kernel", "modules.cpio.gz": b"modules", "rootfs.tar.zst": ROOTFS}.items():
+        (images / name).write_bytes(data)
+    sidecar = {"schema": 1, "sha256": hashlib.sha256(ROOTFS).hexdigest(), "size": len(ROOTFS), "inputs": {}}
+    (images / "rootfs.tar.zst.json").write_text(json.dumps(sidecar))
+
+
+def make_settings(root: Path, lan: Lan | None = None) -> Settings:
+    """Return settings for directories below *root*, which are made."""
+    settings = Settings(
+        lan=lan or Lan(), vms=root / "vms", status=root / "status", images=root / "images", initrds=root / "initrds"
+    )
+    for path in (settings.vms, settings.status, settings.images, settings.initrds):
+        path.mkdir(parents=True, exist_ok=True)
+    return settings

@@ -1,0 +1,200 @@
+"""The command line: help, exit codes and messages."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from invoke import Collection, Context, Exit, task
+
+from cli import program
+from pipeline.errors import ConflictError, ExitCode, NotFoundError
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def seen() -> list[object]:
+    """What the verbs were called with."""
+    return []
+
+
+@pytest.fixture
+def raised() -> list[BaseException]:
+    """What the verb ``fail`` raises."""
+    return []
+
+
+@pytest.fixture
+def run(seen: list[object], raised: list[BaseException]) -> Iterator[Run]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    namespace = _verbs(seen, raised)
+    yield lambda *words: program.run(namespace, ["pvmlab", *words])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _verbs(seen: list[object], raised: list[BaseException]) -> Collection:
+    @task(positional=["name"], auto_shortflags=False, help={"name": "The machine", "cpus": "How many"})
+    def start(c: Context, name: str, cpus: int = 2, wait: bool = False) -> None:
+        """Start a machine.
+
+        And more about it.
+        """
+        seen.append((name, cpus, wait, c.remainder))
+
+    @task(auto_shortflags=False)
+    def up(c: Context) -> None:
+        """Bring all up."""
+        seen.append("up")
+
+    @task(auto_shortflags=False)
+    def fail(c: Context, output: str = "table") -> None:
+        """Raise what the test wants."""
+        raise raised[0]
+
+    return Collection(up, fail, vm=Collection(start=start))
+
+
+def test_alone_it_lists_the_verbs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert "./pvmlab up" in out
+    assert "vm.start   Start a machine." in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["vm.start", "--help"], ["vm.start", "-h"], ["--help", "vm.start"], ["vm.start", "web1", "--help"],
+     ["vm.start", "--cpus", "3", "--help"], ["help", "vm.start"]],
+)  # fmt: skip
+def test_help_of_a_verb_with_a_positional(
+    run: Run, seen: list[object], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert run(*words) == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert out.startswith("Usage: ./pvmlab vm.start NAME [OPTIONS]\n\nStart a machine.\n\nAnd more about it.\n")
+    assert "--cpus=INT   How many (default: 2)" in out
+    assert "--wait" in out
+    assert "--name" not in out
+    assert not seen, "help must not run the verb"
+
+
+def test_help_after_the_double_dash_is_for_the_machine(run: Run, seen: list[object]) -> None:
+    assert run("vm.start", "web1", "--", "ls", "--help") == ExitCode.DONE
+    assert seen == [("web1", 2, False, "ls --help")]
+
+
+@pytest.mark.parametrize(
+    ("rest", "remainder"),
+    [
+        (["echo $HOME; exit 3"], "echo $HOME; exit 3"),  # one word: a command line
+        (["echo", "a  b", "$HOME"], "echo 'a  b' '$HOME'"),  # several: exactly these arguments
+        (["echo", "--", "x"], "echo -- x"),
+        ([], ""),
+    ],
+)
+def test_words_after_the_double_dash_keep_their_boundaries(
+    run: Run, seen: list[object], rest: list[str], remainder: str
+) -> None:
+    assert run("vm.start", "web1", "--", *rest) == ExitCode.DONE
+    assert seen == [("web1", 2, False, remainder)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vm.strat", "web1"], "there is no verb 'vm.strat'; did you mean vm.start?"),
+        (["--help", "upp"], "there is no verb 'upp'; did you mean up?"),
+        (["vm.start"], "vm.start wants NAME"),
+        (["vm.start", "web1", "web2"], "vm.start does not take 'web2'"),
+        (["vm.start", "web1", "--cpsu", "3"], "unknown option --cpsu; did you mean --cpus?"),
+        (["vm.start", "--forec"], "unknown option --forec"),
+        (["--bad"], "unknown option --bad"),
+        (["vm.start", "web1", "--cpus", "abc"], "--cpus wants a whole number, not 'abc'"),
+        (["vm.start", "web1", "--cpus=abc"], "--cpus wants a whole number, not 'abc'"),
+        (["vm.start", "web1", "--cpus"], "--cpus wants a value"),
+    ],
+)
+def test_senseless_lines_are_refused(
+    run: Run, seen: list[object], capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run(*words) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"pvmlab: error: {message}\n")
+    assert captured.out == ""
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (NotFoundError("there is no machine 'x'", details="known: a", resolution="./pvmlab vm.list"), 3,
+         "pvmlab: error: there is no machine 'x'\n  known: a\n  what to do: ./pvmlab vm.list\n"),
+        (ConflictError("it runs already"), 4, "pvmlab: error: it runs already\n"),
+        (KeyboardInterrupt(), 130, "pvmlab: interrupted\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/c/disk"), 1, "pvmlab: error: the disk is full (/c/disk)\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/c"), 1, "pvmlab: error: permission denied (/c)\n"),
+        (OSError(errno.EROFS, "Read-only", "/c"), 1, "pvmlab: error: the file system is read-only (/c)\n"),
+        (ZeroDivisionError("division by zero"), 1,
+         "pvmlab: error: unexpected ZeroDivisionError: division by zero\n  what to do: this is a fault of pvmlab"),
+    ],
+)  # fmt: skip
+def test_failures_are_one_message_and_a_code(
+    run: Run, raised: list[BaseException], capsys: pytest.CaptureFixture[str],
+    error: BaseException, code: int, message: str,
+) -> None:  # fmt: skip
+    raised.append(error)
+    assert run("fail") == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_debug_shows_the_traceback(run: Run, raised: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    raised.append(NotFoundError("there is no machine 'x'"))
+    assert run("fail", "--debug") == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--output", "json"], ["--output=json"]])
+def test_with_json_the_error_is_a_document_too(
+    run: Run, raised: list[BaseException], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    raised.append(NotFoundError("there is no machine 'x'", resolution="./pvmlab vm.list"))
+    assert run("fail", *words) == 3
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": 1,
+        "error": {"code": 3, "message": "there is no machine 'x'", "details": "", "hint": "./pvmlab vm.list"},
+    }
+
+
+def test_a_verb_may_have_an_exit_code_of_its_own(run: Run, raised: list[BaseException]) -> None:
+    raised.append(Exit(code=42))
+    assert run("fail") == 42
+
+
+def test_sigterm_is_an_interruption(run: Run, raised: list[BaseException]) -> None:
+    raised.append(AssertionError("the signal handler was not installed"))
+    run("up")
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_reader_that_went_away_is_no_traceback(
+    run: Run, raised: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised.append(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert run("fail") == ExitCode.FAILED
+    assert capsys.readouterr().err == ""
+
+
+def test_the_version_is_the_projects(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == ExitCode.DONE
+    assert capsys.readouterr().out == f"pvmlab {program.version_text()}\n"
+    assert program.version_text()[0].isdigit()

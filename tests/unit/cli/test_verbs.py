@@ -1,0 +1,171 @@
+"""The verbs of tasks.py, as far as they go without starting anything."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import tasks
+from cli import program
+from cli.confirm import require_yes
+from lab.lab import Lab
+from pipeline.errors import ConflictError, UsageError
+
+Verb = Callable[..., int]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PVMLAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PVMLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def verb(home: Path) -> Iterator[Verb]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield lambda *words: program.run(tasks.namespace, ["pvmlab", *words])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_every_verb_and_argument_has_help() -> None:
+    namespace = importlib.reload(tasks).namespace  # invoke gives the texts away only once
+    for name in namespace.task_names:
+        assert namespace[name].__doc__, name
+        assert all(argument.help for argument in namespace[name].get_arguments()), name
+
+
+def test_names_of_verbs_are_the_documented_ones() -> None:
+    assert sorted(tasks.namespace.task_names) == [
+        "clean", "doctor", "down", "lint", "provisioner.create", "provisioner.start", "provisioner.stop", "setup",
+        "status", "test", "up", "vm.clean", "vm.create", "vm.list", "vm.logs", "vm.shell", "vm.start", "vm.stop",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("vm.start", "nope"),
+        ("vm.stop", "nope"),
+        ("vm.shell", "nope"),
+        ("vm.logs", "nope"),
+        ("vm.clean", "nope", "--yes"),
+    ],
+)
+def test_unknown_machine_is_exit_code_3(verb: Verb, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert verb(*words) == 3
+    assert "there is no machine 'nope'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("vm.create", "Web_1"), "'Web_1' is not a machine name"),
+        (("vm.create", "web1", "--arch", "sparc"), "--arch 'sparc' is unknown"),
+        (("vm.create", "web1", "--disk-bus", "ide"), "--disk-bus 'ide' is unknown"),
+        (("vm.create", "web1", "--memory", "much"), "--memory 'much' is not a size"),
+        (("vm.create", "web1", "--cpus", "two"), "--cpus wants a whole number"),
+        (("vm.logs", "provisioner", "--which", "odd"), "--which 'odd' is unknown"),
+        (("vm.list", "--output", "xml"), "--output 'xml' is unknown"),
+        (("up", "--name", "No Name"), "'No Name' is not a machine name"),
+        (("clean",), "--yes says yes"),
+    ],
+)
+def test_words_without_sense_are_exit_code_2(
+    verb: Verb,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr("cli.setup.setup", lambda *, for_tests: None)
+    assert verb(*words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_distribution_is_exit_code_3_and_known_ones_are_named(
+    verb: Verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verb("vm.create", "web1", "--distro", "beos") == 3
+    assert "known are: debian-12, debian-13" in capsys.readouterr().err
+
+
+def test_machine_that_is_off_cannot_be_entered(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verb("vm.shell", "provisioner") == 4
+    assert "provisioner is off\n  what to do: ./pvmlab provisioner.start" in capsys.readouterr().err
+
+
+def test_stop_of_what_is_off_is_fine(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verb("provisioner.stop") == 0
+    assert "provisioner: already off" in capsys.readouterr().err
+
+
+def test_list_as_json_is_one_document(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verb("vm.list", "--output", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "machines": []}
+
+
+def test_list_shows_a_broken_definition(verb: Verb, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "vms").mkdir(parents=True)
+    (home / "vms/web1.json").write_text("{}")
+    assert verb("vm.list") == 0
+    assert "web1  off    broken definition: document: missing key" in capsys.readouterr().out
+
+
+def test_logs_print_without_control_sequences(verb: Verb, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "logs").mkdir(parents=True)
+    (home / "logs/provisioner.serial.log").write_bytes(b"\x1b[1mhello\x1b[0m\r\n")
+    assert verb("vm.logs", "provisioner") == 0
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_looking_makes_nothing(verb: Verb, home: Path) -> None:
+    verb("vm.list")
+    verb("provisioner.stop")
+    assert not home.exists()
+
+
+def test_interrupt_of_up_is_exit_code_130(
+    verb: Verb, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_lab: Lab, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.setup.setup", lambda *, for_tests: None)
+    monkeypatch.setattr("lab.journey.up", interrupted)
+    assert verb("up") == 130
+    assert "the same command again carries on" in capsys.readouterr().err
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("answer", ["y\n", "YES\n"])
+def test_yes_on_a_terminal_is_yes(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(sys, "stdin", _Terminal(answer))
+    require_yes("All gone?", yes=False)
+
+
+@pytest.mark.parametrize("answer", ["\n", "n\n", "", "yesterday\n"])
+def test_anything_else_on_a_terminal_is_no(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(sys, "stdin", _Terminal(answer))
+    with pytest.raises(ConflictError, match="nothing was done"):
+        require_yes("All gone?", yes=False)
+
+
+def test_without_a_terminal_only_the_option_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError):
+        require_yes("All gone?", yes=False)
+    require_yes("All gone?", yes=True)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.arch import Arch
+from lab import accelerator
+from lab.accelerator import parse_version, tcg_cpu
+from lab.probe import probe_for
+from lab.spec import AcceleratorKind
+from pipeline.errors import PvmlabError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright 2003\n", (7, 2, 22)),
+        ("QEMU emulator version 10.0.0", (10, 0, 0)),
+        ("QEMU emulator version 9.2.50 (v9.2.0-12-gabc)", (9, 2, 50)),
+    ],
+)
+def test_versions_are_numbers(text: str, version: tuple[int, ...]) -> None:
+    assert parse_version(text) == version
+
+
+def test_a_program_without_a_version_is_an_error() -> None:
+    with pytest.raises(PvmlabError, match="does not say its version"):
+        parse_version("command not found")
+
+
+@pytest.mark.parametrize(
+    ("arch", "version", "cpu"),
+    [
+        (Arch.X86_64, (7, 2, 22), "max,-cx16"),
+        (Arch.X86_64, (9, 2, 0), "max,-cx16"),  # as text, "9" would be newer than "10"
+        (Arch.X86_64, (10, 0, 0), "max"),
+        (Arch.X86_64, (10, 1, 3), "max"),
+        (Arch.AARCH64, (7, 2, 22), "max,pauth-impdef=on"),
+        (Arch.AARCH64, (10, 0, 0), "max,pauth-impdef=on"),
+    ],
+)
+def test_the_processor_that_is_right_with_emulation(arch: Arch, version: tuple[int, ...], cpu: str) -> None:
+    assert tcg_cpu(arch, version) == cpu
+
+
+def test_the_override_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVMLAB_ACCEL", "tcg")
+    assert accelerator._override() == (AcceleratorKind.TCG, "PVMLAB_ACCEL=tcg")
+    monkeypatch.setenv("PVMLAB_ACCEL", "")
+    assert accelerator._override() is None
+
+
+def test_an_unknown_override_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVMLAB_ACCEL", "xen")
+    with pytest.raises(UsageError, match="PVMLAB_ACCEL=xen is not an accelerator") as caught:
+        accelerator._override()
+    assert caught.value.resolution == "use one of kvm, hvf, tcg, or unset it"
+
+
+def test_another_architecture_is_emulated_without_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    kind, reason = accelerator._hardware(Arch.AARCH64, tmp_path / "no-qemu", tmp_path)
+    assert (kind, reason) == (AcceleratorKind.TCG, "this host is x86_64, the machine is aarch64")
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[AcceleratorKind]:
+    """Every probe is written down here, and fails."""
+    made: list[AcceleratorKind] = []
+
+    def probe(kind: AcceleratorKind, arch: Arch, program: Path) -> str:
+        made.append(kind)
+        return "it hung"
+
+    monkeypatch.setattr(accelerator, "probe_failure", probe)
+    return made
+
+
+def test_a_probe_is_made_once_per_qemu_and_boot(
+    tmp_path: Path, probes: list[AcceleratorKind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "qemu"
+    program.touch()
+
+    def ask() -> str:
+        return accelerator._cached_failure(AcceleratorKind.KVM, Arch.X86_64, program, tmp_path)
+
+    assert [ask(), ask(), ask()] == ["it hung"] * 3
+    assert len(probes) == 1
+    (tmp_path / "accelerator.json").write_text("damaged")
+    ask()
+    assert len(probes) == 2
+    (tmp_path / "accelerator.json").write_text("[1]")
+    ask()
+    assert len(probes) == 3
+    monkeypatch.setattr(accelerator, "_boot_id", lambda: "another boot")
+    ask()
+    assert len(probes) == 4
+
+
+def test_no_device_no_probe(tmp_path: Path, probes: list[AcceleratorKind], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(accelerator, "_KVM_DEVICE", tmp_path / "kvm")
+    assert accelerator._hardware(Arch.X86_64, tmp_path, tmp_path)[1] == f"this host has no {tmp_path / 'kvm'}"
+    assert probes == []
+
+
+@pytest.mark.parametrize("arch", Arch)
+def test_probe_firmware_fills_its_rom(arch: Arch) -> None:
+    assert len(probe_for(arch).rom) == 65536
+
+
+def test_the_x86_probe_starts_at_the_reset_vector() -> None:
+    rom = probe_for(Arch.X86_64).rom
+    assert rom[-16:-11] == bytes.fromhex("ea00f000f0")  # far jump to f000:f000
+    assert rom[0xF000] == 0xFA
+    assert rom[0xF05F] == 0xB8  # where the jump to 64-bit code goes
+    assert rom[0xF098:0xF09E] == bytes.fromhex("170080f00f00")  # where lgdt looks

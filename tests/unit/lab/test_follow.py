@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from contracts.machine import VmDefinition
+from contracts.report import InstallState, MachineStatus, Phase
+from lab import ssh
+from lab.follow import (
+    CloudInitError,
+    Follower,
+    InstallFailedError,
+    MachineEndedError,
+    diagnose,
+    find_death,
+    parse_result,
+)
+from lab.lab import Lab
+from lab.progress import Reporter
+from lab.provisioner import ProvisionerError
+from lab.wait import Deadline
+from pipeline.errors import CommandError, WaitTimeoutError
+from pipeline.run import Completed
+
+Make = Callable[..., VmDefinition]
+Mark = Callable[[str], None]
+Write = Callable[[MachineStatus], None]
+
+
+@pytest.fixture
+def definition(make_definition: Make) -> VmDefinition:
+    return make_definition()
+
+
+@pytest.fixture
+def running(mark_running: Mark, announce: Callable[..., None]) -> None:
+    mark_running("web1")
+    mark_running("provisioner")
+    announce("ready")
+
+
+@pytest.fixture
+def follower(lab: Lab, definition: VmDefinition, reporter: Reporter) -> Follower:
+    return Follower(lab, definition, reporter, 0.0, Deadline(60))  # no patience at all: each wait looks once
+
+
+def status(state: InstallState, **more: object) -> MachineStatus:
+    base = MachineStatus(name="web1", uuid="00000000-0000-4000-8000-525400000001", state=state)
+    return dataclasses.replace(base, **more)  # type: ignore[arg-type]
+
+
+class FarSide:
+    """Answers in the place of ssh, in turn; the last answer stays."""
+
+    def __init__(self, *answers: Completed | CommandError) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def __call__(self, lab: Lab, name: str, argv: Sequence[str], *, timeout: float, check: bool = True) -> Completed:
+        self.asked.append((name, tuple(argv)))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, CommandError):
+            raise answer
+        if check and answer.returncode:
+            raise CommandError(answer.argv, returncode=answer.returncode, tail=(), log=None, how="failed")
+        return answer
+
+
+def answer(returncode: int, stdout: str = "", stderr: str = "") -> Completed:
+    return Completed(("ssh",), returncode, stdout, stderr)
+
+
+def test_installed_machine_is_not_waited_for(follower: Follower, write_status: Write) -> None:
+    write_status(status(InstallState.INSTALLED, installs=1))
+    follower.wait_for_install()
+
+
+def test_phases_are_shown_with_percent(
+    lab: Lab, definition: VmDefinition, running: None, reporter: Reporter, monkeypatch: pytest.MonkeyPatch,
+    write_status: Write,
+) -> None:  # fmt: skip
+    steps = iter([
+        status(InstallState.BOOTING, message="fetched its boot script"),
+        status(InstallState.INSTALLING, phase=Phase.SYSTEM, percent=40),
+        status(InstallState.INSTALLED, installs=1, percent=100),
+    ])  # fmt: skip
+    monkeypatch.setattr("lab.follow.time.sleep", lambda _: write_status(next(steps)))
+    Follower(lab, definition, reporter, 1.0, Deadline(60)).wait_for_install()
+    assert reporter.shown == [  # type: ignore[attr-defined]
+        ("web1: firmware starts, then asks the network", None),
+        ("web1: fetched its boot script", None),
+        ("web1: 5/7 system", 40),
+    ]
+
+
+def test_failed_install_tells_phase_cause_and_last_lines(follower: Follower, write_status: Write) -> None:
+    write_status(
+        status(InstallState.FAILED, phase=Phase.DISK, message="sfdisk failed", lines=("no space", "really none"))
+    )
+    with pytest.raises(InstallFailedError, match=r"web1 failed in phase 4 of 7, disk: sfdisk failed") as caught:
+        follower.wait_for_install()
+    assert caught.value.details == "  | no space\n  | really none"
+    assert "./pvmlab vm.logs web1" in caught.value.resolution
+
+
+def test_refused_machine_tells_why_without_a_phase(follower: Follower, write_status: Write) -> None:
+    write_status(status(InstallState.FAILED, message="its definition is broken"))
+    with pytest.raises(InstallFailedError, match=r"the install of web1 failed: its definition is broken"):
+        follower.wait_for_install()
+
+
+def test_qemu_that_died_ends_the_wait_at_once(lab: Lab, follower: Follower, mark_running: Mark) -> None:
+    mark_running("provisioner")
+    (lab.home.logs / "web1.serial.log").write_text("last words\n")
+    with pytest.raises(MachineEndedError, match=r"QEMU of web1 ended during its install \(new\)") as caught:
+        follower.wait_for_install()
+    assert "last words" in caught.value.details
+
+
+def test_provisioner_that_died_ends_the_wait_at_once(follower: Follower, mark_running: Mark) -> None:
+    mark_running("web1")
+    with pytest.raises(MachineEndedError, match=r"provisioner's QEMU ended"):
+        follower.wait_for_install()
+
+
+def test_services_that_failed_end_the_wait_at_once(
+    follower: Follower, running: None, announce: Callable[..., None]
+) -> None:
+    announce("failed", message="the container ended")
+    with pytest.raises(ProvisionerError, match=r"the container ended"):
+        follower.wait_for_install()
+
+
+def test_installer_that_died_without_a_report_ends_the_wait_at_once(
+    lab: Lab, definition: VmDefinition, reporter: Reporter, running: None
+) -> None:
+    (lab.home.logs / "web1.serial.log").write_text("Kernel panic - not syncing: no init\n")
+    with pytest.raises(MachineEndedError, match=r"died without a report: Kernel panic - not syncing"):
+        Follower(lab, definition, reporter, 100.0, Deadline(60)).wait_for_install()
+
+
+def test_silence_is_a_timeout_with_diagnosis_and_console(lab: Lab, follower: Follower, running: None) -> None:
+    (lab.home.logs / "web1.serial.log").write_text("BdsDxe\n>>Start PXE over IPv4.\n")
+    with pytest.raises(WaitTimeoutError, match=r"asked by PXE and got no boot program.*\(waited 0 s\)") as caught:
+        follower.wait_for_install()
+    assert "| >>Start PXE over IPv4." in caught.value.details
+    assert "vm.shell provisioner -- journalctl" in caught.value.resolution
+
+
+@pytest.mark.parametrize(
+    ("state", "console", "words"),
+    [
+        (status(InstallState.NEW), [], "never asked the network"),
+        (status(InstallState.NEW), [">>Start PXE over IPv4."], "DHCP or TFTP"),
+        (status(InstallState.NEW), [">>Start PXE over IPv4.", "iPXE 1.21.1"], "HTTP to the provisioner"),
+        (status(InstallState.BOOTING), ["iPXE"], "its installer has not reported"),
+        (
+            status(InstallState.INSTALLING, phase=Phase.SYSTEM, percent=30),
+            [],
+            "the installer of web1 fell silent in phase 5 of 7, system, at 30 %",
+        ),
+    ],
+)
+def test_diagnosis_names_the_step_that_did_not_happen(state: MachineStatus, console: list[str], words: str) -> None:
+    assert words in diagnose(state, console)
+
+
+def test_ordinary_console_is_no_death() -> None:
+    assert find_death(["pvmlab: init reached after 2 s", "[ 1.0] usb: ok"]) is None
+
+
+def test_login_is_asked_on_the_provisioner(
+    follower: Follower, running: None, monkeypatch: pytest.MonkeyPatch, definition: VmDefinition
+) -> None:
+    far = FarSide(answer(0))
+    monkeypatch.setattr(ssh, "run_on", far)
+    follower.wait_for_login()
+    ((name, words),) = far.asked
+    assert name == "provisioner"
+    assert words[-2] == definition.ip
+
+
+def test_login_is_asked_again_until_it_answers(
+    lab: Lab, definition: VmDefinition, reporter: Reporter, running: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = CommandError(["ssh"], returncode=None, tail=(), log=None, how="did not end")
+    far = FarSide(answer(75), answer(255, stderr="connection refused"), hangs, answer(0))
+    monkeypatch.setattr(ssh, "run_on", far)
+    monkeypatch.setattr("lab.follow.time.sleep", lambda _: None)
+    Follower(lab, definition, reporter, 1.0, Deadline(60)).wait_for_login()
+    assert len(far.asked) == 4
+
+
+def test_login_that_never_comes_tells_what_ssh_said(
+    follower: Follower, running: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(255, stderr="Host key verification failed.\n")))
+    with pytest.raises(WaitTimeoutError, match=r"did not answer by SSH at 192\.168\.100\.2; ssh said: Host key ver"):
+        follower.wait_for_login()
+
+
+def test_login_that_hangs_is_a_timeout(follower: Follower, running: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = CommandError(["ssh"], returncode=None, tail=(), log=None, how="did not end within 60 s")
+    monkeypatch.setattr(ssh, "run_on", FarSide(hangs))
+    with pytest.raises(WaitTimeoutError, match=r"ssh did not end within 60 s"):
+        follower.wait_for_login()
+
+
+def test_machine_that_dies_while_it_boots_ends_the_wait(
+    follower: Follower, mark_running: Mark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark_running("provisioner")
+    far = FarSide(answer(75))
+    monkeypatch.setattr(ssh, "run_on", far)
+    with pytest.raises(MachineEndedError, match=r"ended while it booted from its disk"):
+        follower.wait_for_login()
+    assert far.asked == []
+
+
+def test_cloud_init_that_finished_well(follower: Follower, running: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = FarSide(answer(0, '{"v1": {"datasource": "DataSourceNoCloud", "errors": []}}'))
+    monkeypatch.setattr(ssh, "run_on", far)
+    follower.wait_for_cloud_init()
+    assert far.asked[0][0] == "web1"
+
+
+def test_errors_of_cloud_init_are_told(follower: Follower, running: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(0, '{"v1": {"errors": ["no such module"]}}')))
+    with pytest.raises(CloudInitError, match=r"finished with errors on web1") as caught:
+        follower.wait_for_cloud_init()
+    assert caught.value.details == "no such module"
+
+
+def test_cloud_init_that_does_not_finish_is_a_timeout(
+    follower: Follower, running: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(75)))
+    with pytest.raises(WaitTimeoutError, match=r"cloud-init did not finish on web1"):
+        follower.wait_for_cloud_init()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"v1": 3}'])
+def test_result_that_cannot_be_read_is_an_error(text: str) -> None:
+    assert parse_result(text) == [f"its result cannot be read: {text!r}"]
+
+
+def test_answers_is_a_plain_yes_or_no(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(0)))
+    assert follower.answers()
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(75)))
+    assert not follower.answers()

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contracts.arch import Arch
+from contracts.machine import VmDefinition
+from contracts.report import InstallState, MachineStatus
+from lab import journey, provisioner, target
+from lab.follow import Follower
+from lab.lab import Lab
+from lab.machine import Machine, StopOutcome
+from lab.spec import Accelerator, AcceleratorKind
+from lab.store import DefinitionStore
+from pipeline.errors import ConflictError, PvmlabError, UsageError
+
+TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
+Make = Callable[..., VmDefinition]
+Mark = Callable[[str], None]
+
+
+class Artifacts:
+    """Keeps what was asked to be built."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def ensure_for(self, distro: str, arch: Arch) -> None:
+        self.asked.append(f"{distro}:{arch}")
+
+    def ensure_provisioner(self) -> None:
+        self.asked.append("provisioner")
+
+
+@pytest.fixture
+def artifacts() -> Artifacts:
+    return Artifacts()
+
+
+@pytest.fixture
+def road(monkeypatch: pytest.MonkeyPatch, mark_running: Mark, lab: Lab, announce: Callable[..., None]) -> list[str]:
+    """Take the place of machines and waits; the list gets what happened, in its order."""
+    log: list[str] = []
+
+    def start_provisioner(_lab: Lab, _accelerator: Accelerator) -> None:
+        log.append("start provisioner")
+        mark_running("provisioner")
+        announce("starting")
+
+    def start_target(_lab: Lab, definition: VmDefinition, _accelerator: Accelerator) -> None:
+        log.append(f"start {definition.name}")
+        mark_running(definition.name)
+
+    def wait_until(_lab: Lab, state: provisioner.ProvisionerState, **_: object) -> None:
+        log.append(f"provisioner {state}")
+
+    def kill(self: Machine) -> None:
+        log.append(f"kill {self.name}")
+        (lab.home.run / f"{self.name}.json").unlink(missing_ok=True)
+
+    def stop(self: Machine, *, timeout: float, force: bool = False) -> StopOutcome:
+        log.append(f"{'force' if force else 'stop'} {self.name}")
+        (lab.home.run / f"{self.name}.json").unlink(missing_ok=True)
+        return StopOutcome.QUIT if force else StopOutcome.SHUT_DOWN
+
+    monkeypatch.setattr(Lab, "accelerator", lambda _self, _arch: TCG)
+    monkeypatch.setattr(provisioner, "create", lambda _: False)
+    monkeypatch.setattr(provisioner, "start", start_provisioner)
+    monkeypatch.setattr(provisioner, "wait_until", wait_until)
+    monkeypatch.setattr(target, "start", start_target)
+    monkeypatch.setattr(Machine, "kill", kill)
+    monkeypatch.setattr(Machine, "stop", stop)
+    monkeypatch.setattr("lab.network.SwitchNetwork.stop", lambda _: log.append("stop network"))
+    monkeypatch.setattr(Follower, "wait_for_install", lambda _: log.append("installed"))
+    monkeypatch.setattr(Follower, "wait_for_login", lambda _: log.append("login"))
+    monkeypatch.setattr(Follower, "wait_for_cloud_init", lambda _: log.append("cloud-init"))
+    monkeypatch.setattr(Follower, "answers", lambda _: True)
+    return log
+
+
+def up(lab: Lab, reporter: Any, artifacts: Artifacts, **more: Any) -> None:
+    journey.up(lab, **({"name": "web1", "distro": None} | more), reporter=reporter, artifacts=artifacts)
+
+
+def test_target_starts_before_the_services_are_ready(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    make_definition()
+    up(lab, reporter, artifacts)
+    assert road == [
+        "start provisioner", "provisioner starting", "start web1", "provisioner ready", "installed", "login",
+        "cloud-init",
+    ]  # fmt: skip
+    assert artifacts.asked == ["debian-12:x86_64"]
+    assert "./pvmlab vm.shell web1 goes in" in reporter.said[-1]
+
+
+def test_installed_target_goes_straight_to_its_login(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make,
+    write_status: Callable[[MachineStatus], None],
+) -> None:  # fmt: skip
+    definition = make_definition()
+    write_status(MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.INSTALLED, installs=1))
+    up(lab, reporter, artifacts)
+    assert "installed" not in road
+    assert road[-2:] == ["login", "cloud-init"]
+
+
+def test_all_up_changes_nothing(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark,
+    announce: Callable[..., None], write_status: Callable[[MachineStatus], None],
+) -> None:  # fmt: skip
+    definition = make_definition()
+    mark_running("web1")
+    mark_running("provisioner")
+    announce("ready")
+    write_status(MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.INSTALLED, installs=1))
+    up(lab, reporter, artifacts)
+    assert road == []
+    assert reporter.said == ["everything is up; ./pvmlab vm.shell web1 goes in"]
+
+
+def test_up_carries_on_where_another_one_stopped(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark,
+    announce: Callable[..., None],
+) -> None:  # fmt: skip
+    make_definition()
+    mark_running("provisioner")
+    announce("ready")
+    up(lab, reporter, artifacts)
+    assert road == ["provisioner starting", "start web1", "installed", "login", "cloud-init"]
+
+
+def test_provisioner_whose_services_failed_is_started_again(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark,
+    announce: Callable[..., None],
+) -> None:  # fmt: skip
+    make_definition()
+    mark_running("provisioner")
+    announce("failed", message="no image")
+    up(lab, reporter, artifacts)
+    assert road[:2] == ["kill provisioner", "start provisioner"]
+
+
+def test_missing_target_is_created(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(target, "create", lambda _lab, request: make_definition(request.name))
+    up(lab, reporter, artifacts, distro="debian-13")
+    assert artifacts.asked == ["debian-13:x86_64"]
+    assert DefinitionStore(lab).names() == ["web1"]
+
+
+def test_other_distro_than_the_targets_is_a_conflict(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    make_definition()
+    with pytest.raises(ConflictError, match=r"web1 is a debian-12 machine, not a debian-13 one"):
+        up(lab, reporter, artifacts, distro="debian-13")
+    assert (road, artifacts.asked) == ([], [])
+
+
+def test_bad_name_is_told_before_anything_is_built(lab: Lab, reporter: Any, artifacts: Artifacts) -> None:
+    with pytest.raises(UsageError):
+        up(lab, reporter, artifacts, name="No Name")
+    assert artifacts.asked == []
+
+
+def test_two_ups_at_once_are_a_conflict(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    make_definition()
+    with lab.changing_lab(), pytest.raises(ConflictError, match=r"another command is bringing this lab up or down"):
+        up(lab, reporter, artifacts)
+    up(lab, reporter, artifacts)  # the lock is free again
+
+
+def test_interrupt_ends_what_this_call_started_and_frees_the_lock(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    make_definition()
+
+    def interrupt(_self: Follower) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Follower, "wait_for_login", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        up(lab, reporter, artifacts)
+    assert road[-3:] == ["kill web1", "kill provisioner", "stop network"]
+    with lab.changing_lab():
+        pass
+
+
+def test_interrupt_leaves_what_ran_before(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark,
+    announce: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    make_definition()
+    mark_running("provisioner")
+    announce("ready")
+
+    def interrupt(_self: Follower) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Follower, "wait_for_install", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        up(lab, reporter, artifacts)
+    assert road[-1] == "kill web1"
+    assert lab.provisioner.is_running()
+
+
+def test_interrupt_within_a_start_ends_that_machine_too(lab: Lab, road: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), journey.stopped_if_interrupted(lab) as starting, starting("web1"):
+        raise KeyboardInterrupt
+    assert road == ["kill web1", "stop network"]
+
+
+def test_machine_that_another_command_started_is_left_alone(lab: Lab, road: list[str]) -> None:
+    def refused_then_interrupted() -> None:
+        with journey.stopped_if_interrupted(lab) as starting:
+            with contextlib.suppress(ConflictError), starting("web1"):
+                raise ConflictError("web1 is already running")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refused_then_interrupted()
+    assert road == ["stop network"]
+
+
+def test_failure_leaves_the_machines_to_look_at(lab: Lab, road: list[str]) -> None:
+    def started_then_failed() -> None:
+        with journey.stopped_if_interrupted(lab) as starting:
+            with starting("web1"):
+                pass
+            raise PvmlabError("the install failed")
+
+    with pytest.raises(PvmlabError):
+        started_then_failed()
+    assert road == []
+
+
+def test_second_interrupt_cannot_stop_the_clean_up() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with journey.uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_start_without_wait_needs_the_services_first(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    journey.start(lab, make_definition(), reporter=reporter, artifacts=artifacts, wait=False)
+    assert road == ["start provisioner", "provisioner ready", "start web1"]
+
+
+def test_start_of_a_running_machine_is_a_conflict(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark
+) -> None:
+    mark_running("web1")
+    with pytest.raises(ConflictError, match=r"web1 is already running"):
+        journey.start(lab, make_definition(), reporter=reporter, artifacts=artifacts, wait=False)
+    assert artifacts.asked == []
+
+
+def test_down_stops_all_and_the_provisioner_last(
+    lab: Lab, reporter: Any, road: list[str], make_definition: Make, mark_running: Mark
+) -> None:
+    for name in ("web1", "orphan", "provisioner"):  # an orphan has no definition any more
+        mark_running(name)
+    make_definition()
+    outcomes = journey.down(lab, reporter=reporter)
+    assert outcomes == {
+        "web1": StopOutcome.SHUT_DOWN, "orphan": StopOutcome.SHUT_DOWN, "provisioner": StopOutcome.QUIT,
+    }  # fmt: skip
+    assert sorted(road[:2]) == ["stop orphan", "stop web1"]
+    assert road[2:] == ["force provisioner", "stop network"]
+
+
+def test_down_twice_is_fine(lab: Lab, reporter: Any, road: list[str]) -> None:
+    assert journey.down(lab, reporter=reporter) == {}
+    assert reporter.said == ["no machine was running"]
+
+
+def test_clean_removes_machines_and_keeps_keys_and_cache(
+    lab: Lab, reporter: Any, road: list[str], make_definition: Make
+) -> None:
+    make_definition()
+    (lab.home.ssh / "id_ed25519").write_text("key")
+    (lab.home.disks / "web1.qcow2").write_text("disk")
+    lab.cache.root.mkdir()
+    journey.clean(lab, reporter=reporter, with_keys=False)
+    assert DefinitionStore(lab).names() == []
+    assert not lab.home.disks.exists()
+    assert (lab.home.ssh / "id_ed25519").exists()
+    assert lab.cache.root.exists()
+
+
+def test_clean_with_keys_leaves_nothing_of_ours(
+    lab: Lab, reporter: Any, road: list[str], make_definition: Make
+) -> None:
+    make_definition()
+    (lab.home.root / "mine.txt").write_text("not pvmlab's")
+    journey.clean(lab, reporter=reporter, with_keys=True)
+    assert [path.name for path in lab.home.root.iterdir()] == ["mine.txt"]
+    (lab.home.root / "mine.txt").unlink()
+    journey.clean(lab, reporter=reporter, with_keys=True)
+    assert not lab.home.root.exists()
+
+
+def test_machine_that_another_command_starts_is_waited_for(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("lab.lab._START_TIMEOUT", 0.0)
+    make_definition()
+    with lab.starting("web1"), pytest.raises(ConflictError, match=r"web1 is being started by another command"):
+        up(lab, reporter, artifacts)
+    assert "start web1" not in road

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from contracts.arch import Arch
+from contracts.machine import DiskBus
+from lab.qemu import qemu_arguments
+from lab.spec import (
+    Accelerator,
+    AcceleratorKind,
+    DirectKernel,
+    Disk,
+    Firmware,
+    LanCard,
+    MachineSpec,
+    Share,
+    WanCard,
+)
+
+TCG = Accelerator(AcceleratorKind.TCG, "max,-cx16", "because", 5.0)
+KVM = Accelerator(AcceleratorKind.KVM, "host", "because", 1.0)
+
+TARGET = MachineSpec(
+    name="web1",
+    uuid="5a3b2c1d-0000-4000-8000-000000000001",
+    arch=Arch.X86_64,
+    cpus=2,
+    memory_mib=1024,
+    accelerator=TCG,
+    boot=Firmware(Path("/fw/CODE.fd"), Path("/home/disks/web1.vars.fd")),
+    disks=(Disk(Path("/home/disks/web1.qcow2"), DiskBus.NVME, boot_index=0),),
+    lan=LanCard("52:54:00:00:00:01", boot_index=1),
+    lan_socket=Path("/home/run/_switch.lan"),
+    serial_log=Path("/home/logs/web1.serial.log"),
+    qmp_socket=Path("/home/run/web1.qmp"),
+    sandbox=True,
+)
+
+PROVISIONER = dataclasses.replace(
+    TARGET,
+    name="provisioner",
+    accelerator=KVM,
+    boot=DirectKernel(Path("/c/vmlinuz"), Path("/c/initrd"), "root=/dev/vda console=ttyS0,115200"),
+    disks=(Disk(Path("/home/disks/provisioner.qcow2"), DiskBus.VIRTIO),),
+    lan=LanCard("52:54:00:00:00:02", pci_slot=0x10),
+    wan=WanCard("52:54:00:00:00:03", ssh_port=2222, pci_slot=0x11),
+    shares=(Share("images", Path("/c/images")), Share("status", Path("/home/status"), writable=True)),
+    qmp_socket=Path("/home/run/provisioner.qmp"),
+    serial_log=Path("/home/logs/provisioner.serial.log"),
+    sandbox=False,
+)
+
+_DISK = "format=qcow2,cache=unsafe,discard=unmap,detect-zeroes=unmap"
+_CHARDEV = "server=on,wait=off,logfile=/home/logs/{0}.serial.log,logappend=on"
+
+
+def test_a_target_boots_its_disk_and_else_the_network() -> None:
+    assert qemu_arguments(TARGET) == [
+        "qemu-system-x86_64",
+        "-name", "web1,process=pvmlab-web1",
+        "-uuid", "5a3b2c1d-0000-4000-8000-000000000001",
+        "-nodefaults",
+        "-no-user-config",
+        "-display", "none",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine", "q35",
+        "-accel", "tcg,thread=multi,tb-size=256",
+        "-cpu", "max,-cx16",
+        "-smp", "2",
+        "-m", "1024",
+        "-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd",
+        "-drive", "if=pflash,unit=1,format=raw,file=/home/disks/web1.vars.fd",
+        "-device", "virtio-rng-pci",
+        "-drive", f"if=none,id=disk0,{_DISK},file=/home/disks/web1.qcow2",
+        "-device", "nvme,drive=disk0,serial=pvmlab-disk0,bootindex=0",
+        "-netdev", "stream,id=lan,server=off,addr.type=unix,addr.path=/home/run/_switch.lan",
+        "-device", "virtio-net-pci,netdev=lan,mac=52:54:00:00:00:01,romfile=,bootindex=1",
+        "-chardev", "socket,id=serial0,path=/home/run/web1.serial," + _CHARDEV.format("web1"),
+        "-serial", "chardev:serial0",
+        "-qmp", "unix:/home/run/web1.qmp,server=on,wait=off",
+    ]  # fmt: skip
+
+
+def test_the_provisioner_boots_a_kernel_and_has_a_way_out() -> None:
+    assert qemu_arguments(PROVISIONER) == [
+        "qemu-system-x86_64",
+        "-name", "provisioner,process=pvmlab-provisioner",
+        "-uuid", "5a3b2c1d-0000-4000-8000-000000000001",
+        "-nodefaults",
+        "-no-user-config",
+        "-display", "none",
+        "-machine", "q35",
+        "-accel", "kvm",
+        "-cpu", "host",
+        "-smp", "2",
+        "-m", "1024",
+        "-kernel", "/c/vmlinuz",
+        "-initrd", "/c/initrd",
+        "-append", "root=/dev/vda console=ttyS0,115200",
+        "-device", "virtio-rng-pci",
+        "-drive", f"if=none,id=disk0,{_DISK},file=/home/disks/provisioner.qcow2",
+        "-device", "virtio-blk-pci,drive=disk0,serial=pvmlab-disk0",
+        "-netdev", "stream,id=lan,server=off,addr.type=unix,addr.path=/home/run/_switch.lan",
+        "-device", "virtio-net-pci,netdev=lan,mac=52:54:00:00:00:02,romfile=,addr=0x10",
+        "-netdev", "user,id=wan,hostfwd=tcp:127.0.0.1:2222-:22",
+        "-device", "virtio-net-pci,netdev=wan,mac=52:54:00:00:00:03,romfile=,addr=0x11",
+        "-virtfs", "local,path=/c/images,mount_tag=images,security_model=none,readonly=on,multidevs=remap",
+        "-virtfs", "local,path=/home/status,mount_tag=status,security_model=none,readonly=off,multidevs=remap",
+        "-chardev", "socket,id=serial0,path=/home/run/provisioner.serial," + _CHARDEV.format("provisioner"),
+        "-serial", "chardev:serial0",
+        "-qmp", "unix:/home/run/provisioner.qmp,server=on,wait=off",
+    ]  # fmt: skip
+
+
+def test_aarch64_machines_are_virt() -> None:
+    words = qemu_arguments(dataclasses.replace(TARGET, arch=Arch.AARCH64))
+    assert words[0] == "qemu-system-aarch64"
+    assert words[words.index("-machine") + 1] == "virt,gic-version=max"
+
+
+def test_no_path_can_become_an_option() -> None:
+    """Whatever a path holds, it stays one value: commas are doubled, and nothing else means anything to QEMU."""
+    nasty = Path("/a,readonly=off,b=c d\ne:f'\"$(x)")
+    spec = dataclasses.replace(
+        PROVISIONER,
+        boot=Firmware(nasty, nasty),
+        disks=(Disk(nasty, DiskBus.VIRTIO),),
+        lan_socket=nasty,
+        serial_log=nasty,
+        qmp_socket=nasty / "x.qmp",
+        shares=(Share("t", nasty),),
+    )
+    words = qemu_arguments(spec)
+    assert len(words) == len(qemu_arguments(dataclasses.replace(PROVISIONER, boot=TARGET.boot, shares=spec.shares)))
+    doubled = str(nasty).replace(",", ",,")
+    holding = [word for word in words if "$(x)" in word]
+    assert len(holding) == 7  # code, variables, disk, switch, serial, QMP, share
+    assert all(word.replace(doubled, "PATH").count("readonly=off") == 0 for word in holding)
+    assert all(doubled in word for word in holding)
+
+
+def test_a_kernels_paths_are_whole_arguments() -> None:
+    spec = dataclasses.replace(PROVISIONER, boot=DirectKernel(Path("/a,b/k"), Path("/a,b/i"), "x=1,2"))
+    words = qemu_arguments(spec)
+    assert words[words.index("-kernel") : words.index("-append") + 2] == [
+        "-kernel", "/a,b/k", "-initrd", "/a,b/i", "-append", "x=1,2",
+    ]  # fmt: skip
+
+
+def test_every_forwarded_port_is_on_the_loopback_address_only() -> None:
+    forwards = [word for word in qemu_arguments(PROVISIONER) if "hostfwd" in word]
+    assert forwards == ["user,id=wan,hostfwd=tcp:127.0.0.1:2222-:22"]

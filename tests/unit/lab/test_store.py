@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from contracts.machine import SshHostKey, VmDefinition
+from lab.lab import Lab
+from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest, require_name
+from pipeline.errors import ConflictError, NotFoundError, UsageError
+
+Make = Callable[..., VmDefinition]
+KEY = "ssh-ed25519 AAAAuser pvmlab"
+
+
+def plan(lab: Lab, host_key: SshHostKey, **values: object) -> VmDefinition:
+    request = MachineRequest(**({"name": "web1", "distro": "debian-12"} | values))  # type: ignore[arg-type]
+    return DefinitionStore(lab).plan(request, host_key=host_key, authorized_key=KEY)
+
+
+def test_written_definition_is_loaded_again(lab: Lab, make_definition: Make) -> None:
+    definition = make_definition()
+    store = DefinitionStore(lab)
+    assert store.load("web1") == definition
+    assert store.load_all() == [definition]
+    assert store.path("web1").stat().st_mode & 0o777 == 0o600
+
+
+def test_plan_chooses_addresses_and_a_fresh_uuid(lab: Lab, host_key: SshHostKey) -> None:
+    first, second = plan(lab, host_key), plan(lab, host_key)
+    assert (first.ip, first.mac) == ("192.168.100.2", second.mac)
+    assert first.uuid != second.uuid
+    assert not DefinitionStore(lab).exists("web1")
+
+
+def test_plan_avoids_the_addresses_of_others(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
+    make_definition("other", ip="192.168.100.2")
+    assert plan(lab, host_key).ip == "192.168.100.3"
+
+
+def test_taken_name_is_refused(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
+    make_definition("web1")
+    with pytest.raises(ConflictError, match=r"there is a machine 'web1' already"):
+        plan(lab, host_key)
+
+
+def test_taken_mac_is_refused_in_any_spelling(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
+    make_definition("other", mac="52:54:00:ab:cd:ef")
+    with pytest.raises(ConflictError, match=r"52:54:00:ab:cd:ef is taken by other"):
+        plan(lab, host_key, mac="52-54-00-AB-CD-EF")
+
+
+def test_taken_ip_is_refused(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
+    make_definition("other", ip="192.168.100.9")
+    with pytest.raises(ConflictError, match=r"192\.168\.100\.9 is taken by other"):
+        plan(lab, host_key, ip="192.168.100.9")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mac": "nonsense"}, "not a MAC address"),
+        ({"ip": "192.168.100.200"}, "cannot be a machine's address"),
+        ({"cpus": 0}, "cpus is 0"),
+        ({"memory_mib": 1}, "memory_mib is 1"),
+        ({"name": "Web_1"}, "not a machine name"),
+        ({"name": "provisioner"}, "the provisioner has it"),
+    ],
+)
+def test_values_without_sense_are_refused(
+    lab: Lab, host_key: SshHostKey, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(lab, host_key, **values)
+
+
+def test_unknown_machine_is_not_found_and_known_ones_are_named(lab: Lab, make_definition: Make) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        DefinitionStore(lab).load("web2")
+    assert "none at all" in caught.value.resolution
+    make_definition("web1")
+    with pytest.raises(NotFoundError, match=r"no machine 'web2'") as caught:
+        DefinitionStore(lab).load("web2")
+    assert "known are: web1" in caught.value.resolution
+
+
+def test_name_that_leaves_the_folder_is_refused(lab: Lab) -> None:
+    with pytest.raises(UsageError):
+        DefinitionStore(lab).load("../ssh/id_ed25519")
+
+
+def test_broken_definition_tells_file_and_all_faults_but_no_secret(lab: Lab) -> None:
+    text = '{"name": "web1", "cpus": "two", "ssh_host_key": {"private": "SECRET", "public": 3}}'
+    (lab.home.vms / "web1.json").write_text(text)
+    with pytest.raises(BrokenDefinitionError, match=r"definition of web1 is broken") as caught:
+        DefinitionStore(lab).load("web1")
+    details = caught.value.details
+    assert str(lab.home.vms / "web1.json") in details
+    assert "cpus: expected int" in details
+    assert "missing key 'uuid'" in details
+    assert "SECRET" not in details
+    assert "vm.clean web1" in caught.value.resolution
+
+
+def test_definition_under_another_name_is_broken(lab: Lab, make_definition: Make) -> None:
+    make_definition("web1")
+    (lab.home.vms / "web1.json").rename(lab.home.vms / "web2.json")
+    with pytest.raises(BrokenDefinitionError) as caught:
+        DefinitionStore(lab).load("web2")
+    assert caught.value.faults == ("name: it says 'web1', the file says 'web2'",)
+
+
+def test_partial_files_are_no_definitions(lab: Lab) -> None:
+    (lab.home.vms / ".web1.json.1.aa.partial").write_text("")
+    (lab.home.vms / ".hidden.json").write_text("")
+    assert DefinitionStore(lab).names() == []
+
+
+def test_delete_is_idempotent(lab: Lab, make_definition: Make) -> None:
+    make_definition("web1")
+    DefinitionStore(lab).delete("web1")
+    DefinitionStore(lab).delete("web1")
+    assert not DefinitionStore(lab).exists("web1")
+
+
+def test_localhost_is_no_machine() -> None:
+    with pytest.raises(UsageError):
+        require_name("localhost")

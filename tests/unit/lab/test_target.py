@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts.machine import SshHostKey, VmDefinition
+from contracts.report import InstallState, MachineStatus
+from lab import ssh, target
+from lab.keys import KeyPair
+from lab.lab import Lab
+from lab.spec import Accelerator, AcceleratorKind, Firmware, MachineSpec
+from lab.store import DefinitionStore, MachineRequest
+from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
+
+TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
+Make = Callable[..., VmDefinition]
+Write = Callable[[MachineStatus], None]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, lab: Lab, tmp_path: Path) -> list[MachineSpec]:
+    """Take the place of what would start processes; the list gets the specification of the machine."""
+    specs: list[MachineSpec] = []
+    template = tmp_path / "VARS.fd"
+    template.write_text("template")
+    monkeypatch.setattr("lab.machine.Machine.start", lambda _, spec: specs.append(spec))
+    monkeypatch.setattr("lab.network.SwitchNetwork.ensure_started", lambda self: self.socket)
+    monkeypatch.setattr(target, "find_firmware", lambda _: (tmp_path / "CODE.fd", template))
+    monkeypatch.setattr(target, "create_empty_disk", lambda path, size: path.write_text(f"empty {size}"))
+    return specs
+
+
+def status_of(definition: VmDefinition, state: InstallState, *, installs: int = 0) -> MachineStatus:
+    return MachineStatus(name=definition.name, uuid=definition.uuid, state=state, installs=installs)
+
+
+def test_spec_boots_the_disk_before_the_network(lab: Lab, make_definition: Make) -> None:
+    definition = make_definition()
+    spec = target.target_spec(lab, definition, accelerator=TCG, firmware=Path("/code"), lan_socket=Path("/lan"))
+    assert (spec.disks[0].boot_index, spec.lan.boot_index) == (0, 1)
+    assert spec.boot == Firmware(Path("/code"), lab.home.disks / "web1.vars.fd")
+    assert (spec.uuid, spec.lan.mac, spec.wan) == (definition.uuid, definition.mac, None)
+
+
+def test_first_start_makes_disk_and_variables(lab: Lab, make_definition: Make, started: list[MachineSpec]) -> None:
+    target.start(lab, make_definition(), TCG)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "empty 8"
+    assert (lab.home.disks / "web1.vars.fd").read_text() == "template"
+    assert [spec.name for spec in started] == ["web1"]
+
+
+def test_installed_disk_and_its_variables_are_kept(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], write_status: Write
+) -> None:
+    definition = make_definition()
+    (lab.home.disks / "web1.qcow2").write_text("system")
+    (lab.home.disks / "web1.vars.fd").write_text("boot entries")
+    write_status(status_of(definition, InstallState.INSTALLED, installs=1))
+    target.start(lab, definition, TCG)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "system"
+    assert (lab.home.disks / "web1.vars.fd").read_text() == "boot entries"
+
+
+@pytest.mark.parametrize("state", [InstallState.BOOTING, InstallState.INSTALLING, InstallState.FAILED])
+def test_half_an_install_begins_anew(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], write_status: Write, state: InstallState
+) -> None:
+    definition = make_definition()
+    (lab.home.disks / "web1.qcow2").write_text("half")
+    write_status(status_of(definition, state))
+    target.start(lab, definition, TCG)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "empty 8"
+    assert target.read_status(lab, definition).state is InstallState.NEW
+
+
+def test_disk_that_was_installed_once_is_never_emptied(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], write_status: Write
+) -> None:
+    definition = make_definition()
+    (lab.home.disks / "web1.qcow2").write_text("system")
+    write_status(status_of(definition, InstallState.FAILED, installs=1))
+    target.start(lab, definition, TCG)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "system"
+
+
+def test_disk_without_a_status_is_never_emptied(lab: Lab, make_definition: Make, started: list[MachineSpec]) -> None:
+    (lab.home.disks / "web1.qcow2").write_text("system")
+    target.start(lab, make_definition(), TCG)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "system"
+
+
+def test_lost_disk_of_an_installed_machine_is_told(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], write_status: Write
+) -> None:
+    definition = make_definition()
+    write_status(status_of(definition, InstallState.INSTALLED, installs=1))
+    with pytest.raises(PvmlabError, match=r"the disk of web1 is gone"):
+        target.start(lab, definition, TCG)
+    assert started == []
+
+
+def test_running_machine_is_not_started_and_its_disk_not_touched(
+    lab: Lab,
+    make_definition: Make,
+    started: list[MachineSpec],
+    write_status: Write,
+    mark_running: Callable[[str], None],
+) -> None:
+    definition = make_definition()
+    (lab.home.disks / "web1.qcow2").write_text("half")
+    write_status(status_of(definition, InstallState.INSTALLING))
+    mark_running("web1")
+    with pytest.raises(ConflictError, match=r"web1 is already running"):
+        target.start(lab, definition, TCG)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "half"
+
+
+def test_status_of_an_older_machine_does_not_count(lab: Lab, make_definition: Make, write_status: Write) -> None:
+    definition = make_definition()
+    write_status(MachineStatus(name="web1", uuid="another", state=InstallState.INSTALLED, installs=1))
+    assert target.read_status(lab, definition).state is InstallState.NEW
+
+
+def test_broken_status_is_told(lab: Lab, make_definition: Make) -> None:
+    (lab.home.status / "web1.json").write_text('{"name": 1}')
+    with pytest.raises(ConflictError, match=r"install status of web1 is broken") as caught:
+        target.read_status(lab, make_definition())
+    assert "name: expected str" in caught.value.details
+
+
+def test_create_makes_the_disk_before_the_definition(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, host_key: SshHostKey, started: list[MachineSpec], tmp_path: Path
+) -> None:
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA pvmlab\n")
+    monkeypatch.setattr(ssh, "lab_key", lambda _: KeyPair(tmp_path / "key"))
+    monkeypatch.setattr(target, "make_key", lambda name, *, scratch: host_key)
+
+    def full(path: Path, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    request = MachineRequest(name="web1", distro="debian-12")
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "create_empty_disk", full)
+        with pytest.raises(OSError, match="No space left"):
+            target.create(lab, request)
+    assert DefinitionStore(lab).names() == []
+    definition = target.create(lab, request)
+    assert DefinitionStore(lab).load("web1") == definition
+    assert definition.ssh_authorized_keys == ("ssh-ed25519 AAAA pvmlab",)
+    assert (lab.home.disks / "web1.qcow2").read_text() == "empty 8"
+
+
+def test_create_refuses_an_unknown_distribution(lab: Lab) -> None:
+    with pytest.raises(NotFoundError, match=r"no distribution 'beos'"):
+        target.create(lab, MachineRequest(name="web1", distro="beos"))
+
+
+def test_create_refuses_a_bad_name_before_anything_is_made(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, host_key: SshHostKey
+) -> None:
+    with pytest.raises(UsageError, match=r"not a machine name"):
+        target.create(lab, MachineRequest(name="../web1", distro="debian-12"))
+
+
+def test_clean_removes_all_that_is_known(lab: Lab, make_definition: Make, write_status: Write) -> None:
+    definition, other = make_definition(), make_definition("web10", ip="192.168.100.3", mac="52:54:00:00:00:02")
+    write_status(status_of(definition, InstallState.INSTALLED, installs=1))
+    for name in ("web1", "web10"):
+        for path in (lab.home.disks / f"{name}.qcow2", lab.home.disks / f"{name}.vars.fd",
+                     lab.home.logs / f"{name}.serial.log", lab.home.logs / f"{name}.serial.log.1"):  # fmt: skip
+            path.write_text("")
+    target.clean(lab, "web1")
+    left = {path.name for path in lab.home.root.rglob("*") if path.is_file() and path.name.startswith("web1")}
+    assert left == {
+        "web10.json", "web10.qcow2", "web10.vars.fd", "web10.serial.log", "web10.serial.log.1", "web1.lock",
+    } - {"web1.lock"}  # fmt: skip
+    assert DefinitionStore(lab).load_all() == [other]
+
+
+def test_clean_of_a_broken_definition_works(lab: Lab) -> None:
+    (lab.home.vms / "web1.json").write_text("{")
+    target.clean(lab, "web1")
+    assert DefinitionStore(lab).names() == []
+
+
+def test_clean_of_no_machine_is_not_found(lab: Lab) -> None:
+    with pytest.raises(NotFoundError):
+        target.clean(lab, "web1")
