@@ -177,6 +177,10 @@ NEEDS: tuple[Need, ...] = (
         packages={Manager.APT: "cpio", Manager.DNF: "cpio", Manager.PACMAN: "cpio"},
     ),
     Need(
+        name="sfdisk", why="tests: partitions image files as the installer does", programs=("sfdisk",), for_tests=True,
+        packages={Manager.APT: "fdisk", Manager.DNF: "util-linux", Manager.PACMAN: "util-linux"},
+    ),
+    Need(
         name="docker", why="tests: loads the services container", programs=("dockerd",), for_tests=True,
         packages={Manager.APT: "docker.io", Manager.DNF: "moby-engine", Manager.PACMAN: "docker"},
         services=("docker.service", "docker.socket", "containerd.service"),

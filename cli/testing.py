@@ -14,10 +14,10 @@ from pipeline.workspace import REPOSITORY
 def run_tests(*, fast: bool = False, expression: str = "") -> NoReturn:
     """Become pytest, after installing what the tests need.
 
-    :param fast: leave out what starts machines. :param expression: pytest's ``-k``: only tests whose names match.
+    :param fast: leave out what starts machines or needs artifacts. :param expression: pytest's ``-k``: only tests whose names match.
     """
     setup(for_tests=True)
-    _become_pytest([*(["-m", "not vm"] if fast else []), *(["-k", expression] if expression else [])])
+    _become_pytest([*(["-m", "not vm and not artifacts"] if fast else []), *(["-k", expression] if expression else [])])
 
 
 def lint() -> NoReturn:

@@ -32,8 +32,9 @@ def render_user_data(machine: VmDefinition, lan: Lan) -> str:
             "prefer_fqdn_over_hostname": False,
             "ssh_pwauth": False,
             "disable_root": True,
+            "locale": False,  # cloud-init would call update-locale, which a system without the package "locales" lacks
             "ssh_deletekeys": True,
-            "ssh_genkeytypes": [],
+            "ssh_genkeytypes": ["ed25519"],  # the schema wants one; none is made where ssh_keys has it
             "ssh_keys": {
                 "ed25519_private": machine.ssh_host_key.private,
                 "ed25519_public": machine.ssh_host_key.public,

@@ -1,10 +1,16 @@
-"""What the host tells the provisioner in a form its boot scripts can read: ``config/provisioner.env``."""
+"""What the host tells the provisioner: its kernel arguments, and ``config/provisioner.env`` for its boot scripts."""
 
 from __future__ import annotations
 
 import re
 
 from contracts.lan import Lan
+
+# Kernel arguments, besides console=. The guest runs our own software only: no mitigations, no security modules.
+KERNEL_ARGUMENTS = (
+    "root=/dev/vda", "rw", "quiet", "mitigations=off", "apparmor=0", "selinux=0", "audit=0", "nowatchdog",
+    "systemd.gpt_auto=no", "systemd.ssh_auto=no",  # generators that look for what is not there
+)  # fmt: skip
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 

@@ -249,6 +249,9 @@ def stopped_if_interrupted(lab: Lab) -> Iterator[Starting]:
                 lab.machine(name).kill()
             stop_unused_network(lab)
         raise
+    except PvmlabError:
+        stop_unused_network(lab)
+        raise
 
 
 @contextlib.contextmanager
@@ -274,7 +277,7 @@ def stop_unused_network(lab: Lab) -> None:
 
 def machine_names(lab: Lab) -> list[str]:
     """Return the names of all machines that may run: the defined ones, the provisioner, and what has a record."""
-    recorded = {path.stem for path in lab.home.run.glob("[!._]*.json")} - {"accelerator"}
+    recorded = {path.stem for path in lab.home.run.glob("[!._]*.json")} - {"accelerator"}  # lab.accelerator's memory
     return sorted({*DefinitionStore(lab).names(), PROVISIONER_NAME, *recorded})
 
 

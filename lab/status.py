@@ -100,14 +100,19 @@ def view_provisioner(lab: Lab) -> ProvisionerView:
 def view_targets(lab: Lab) -> list[TargetView]:
     """Return how every target stands, by name; broken ones with their fault."""
     store = DefinitionStore(lab)
-    return [_view_target(lab, store, name) for name in store.names()]
+    views = [_view_target(lab, store, name) for name in store.names()]
+    strays = [
+        TargetView(name=name, state=MachineState.OFF, fault=f"{store.folder / name}.json has no machine's name")
+        for name in store.strays()
+    ]
+    return views + strays
 
 
 def _view_target(lab: Lab, store: DefinitionStore, name: str) -> TargetView:
     try:
         state = lab.machine(name).state()
-    except (PvmlabError, ValueError) as error:  # a file that was named by hand, or a damaged record
-        return TargetView(name=name, state=MachineState.OFF, fault=str(error))
+    except PvmlabError as error:  # a damaged process record
+        return TargetView(name=name, state=MachineState.OFF, fault=error.brief)
     try:
         definition = store.load(name)
         return _view(definition, target.read_status(lab, definition), state)

@@ -53,12 +53,17 @@ class DefinitionStore:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
+    @property
+    def folder(self) -> Path:
+        """Where the definitions are."""
+        return self._lab.home.vms
+
     def path(self, name: str) -> Path:
         """Return where the definition of the machine *name* is.
 
         :raises UsageError: if that is not a machine's name.
         """
-        return self._lab.home.vms / f"{require_name(name)}.json"
+        return self.folder / f"{require_name(name)}.json"
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a machine *name*, with a good definition or a broken one."""
@@ -82,7 +87,11 @@ class DefinitionStore:
 
     def names(self) -> list[str]:
         """Return the names of all machines, sorted, also of those with a broken definition."""
-        return sorted(path.stem for path in self._lab.home.vms.glob("*.json") if not path.name.startswith("."))
+        return [name for name in self._stems() if _is_name(name)]
+
+    def strays(self) -> list[str]:
+        """Return the names of the files among the definitions that cannot be a machine's, without ``.json``."""
+        return [name for name in self._stems() if not _is_name(name)]
 
     def load_all(self) -> list[VmDefinition]:
         """Return all definitions by name.
@@ -129,6 +138,9 @@ class DefinitionStore:
         """Remove the definition of the machine *name*; do nothing if there is none."""
         self.path(name).unlink(missing_ok=True)
 
+    def _stems(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*.json") if not path.name.startswith("."))
+
     def _known(self) -> str:
         names = self.names()
         if not names:
@@ -148,6 +160,14 @@ def require_name(name: str) -> str:
     if name in _RESERVED:
         raise UsageError(f"a machine cannot be called {name!r}: {_RESERVED[name]}", resolution="choose another name")
     return name
+
+
+def _is_name(name: str) -> bool:
+    try:
+        require_name(name)
+    except UsageError:
+        return False
+    return True
 
 
 def _require_mac(text: str) -> str:

@@ -36,7 +36,7 @@ ENVIRONMENT = {
     "PYTHONNOUSERSITE": "1",
     "PYTHONUNBUFFERED": "1",
 }
-ENTRYPOINT = ("/usr/bin/python3", "-m", "pxeboot_stack")
+ENTRYPOINT = ("/usr/bin/python3", "-S", "-m", "pxeboot_stack")  # -S: no site packages, PYTHONPATH names all we use
 LABELS = {
     "org.opencontainers.image.title": NAME,
     "org.opencontainers.image.description": "DHCP, TFTP, DNS, HTTP and the boot handler of a pvmlab provisioner",

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from contracts.arch import Arch
 from contracts.lan import Lan
-from pxeboot_stack import services
+from pxeboot_stack import services, watcher
 from pxeboot_stack.boot_handler import scripts
 from pxeboot_stack.boot_handler.settings import LISTEN_ADDRESS, LISTEN_PORT
 from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
 from pxeboot_stack.publish import publish_text
 from pxeboot_stack.supervisor import Supervisor
-from pxeboot_stack.watcher import Watcher
 
 IPXE = Path("/opt/pvmlab/ipxe")  # the iPXE programs in the container
 _WORKER = "www-data"
@@ -47,7 +46,7 @@ def prepare(lan: Lan, shares: HostShares, run: RunFiles, *, ipxe: Path) -> None:
             user=choose_worker(shares),
         ),
     )
-    Watcher(shares.vms, lan=lan, run=run).look()
+    watcher.Watcher(shares.vms, lan=lan, run=run).look()
 
 
 def choose_worker(shares: HostShares) -> str:
@@ -60,6 +59,14 @@ def choose_worker(shares: HostShares) -> str:
     return _WORKER if all(mode & open_to_all == open_to_all for mode in modes) else "root"
 
 
+def serve() -> None:
+    """Run the boot handler."""
+    # Here, not above: the server's imports take seconds under emulation, in which dnsmasq and nginx start already.
+    from pxeboot_stack.boot_handler import server  # noqa: PLC0415
+
+    server.main()
+
+
 def main() -> None:
     """Prepare, then supervise until SIGTERM."""
     os.umask(0o022)
@@ -69,4 +76,11 @@ def main() -> None:
         prepare(shares.read_lan(), shares, run, ipxe=Path(os.environ.get("PVMLAB_IPXE_DIR") or IPXE))
     except (OSError, ValueError) as error:
         sys.exit(f"pxeboot_stack cannot start: {error}")
-    Supervisor(services.commands(run, python=sys.executable)).run()
+    Supervisor(
+        {
+            "boot_handler": serve,
+            "dnsmasq": services.dnsmasq_command(run),
+            "nginx": services.nginx_command(run),
+            "watcher": watcher.main,
+        }
+    ).run()

@@ -45,11 +45,9 @@ FILES = Path(__file__).parent / "provisioner"  # laid over the root file system
 # What the initrd loads before the root file system is there; pxeboot_stack/provisioner-init is its init.
 INITRD_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 
-# Kernel arguments, besides console=. The guest runs our own software only: no mitigations, no security modules.
-KERNEL_ARGUMENTS = (
-    "root=/dev/vda", "rw", "quiet", "mitigations=off", "apparmor=0", "selinux=0", "audit=0", "nowatchdog",
-    "systemd.gpt_auto=no", "systemd.ssh_auto=no",  # generators that look for what is not there
-)  # fmt: skip
+# Runs with the new root as $1 (mmdebstrap's customize hook): what a package made when it was installed here would be
+# the same in every copy. sshd's keys come from the lab at each boot.
+CUSTOMIZE = 'rm -f "$1"/etc/ssh/ssh_host_*'
 
 # Unit to the target that wants it.
 ENABLED_UNITS = {
@@ -63,24 +61,26 @@ ENABLED_UNITS = {
 }
 
 # What Debian would start and a provisioner that lives for an hour does not need. Each costs boot time.
+# getty.target: nobody has a password, so there is nothing to log in with on the console.
 MASKED_UNITS = (
     "apt-daily-upgrade.service", "apt-daily-upgrade.timer", "apt-daily.service", "apt-daily.timer",
     "console-setup.service", "cron.service", "dev-hugepages.mount", "dev-mqueue.mount", "docker.socket",
     "dpkg-db-backup.service", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
-    "getty.target",  # nobody has a password: there is nothing to log in with on the console
-    "keyboard-setup.service", "ldconfig.service", "logrotate.timer", "man-db.timer", "modprobe@.service",
-    "networking.service", "proc-sys-fs-binfmt_misc.automount", "ssh.socket", "sshd-keygen.service",
-    "sys-fs-fuse-connections.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
-    "systemd-ask-password-console.path", "systemd-ask-password-wall.path", "systemd-binfmt.service",
-    "systemd-boot-random-seed.service", "systemd-boot-update.service", "systemd-firstboot.service",
-    "systemd-hibernate-clear.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
-    "systemd-journal-flush.service", "systemd-logind.service", "systemd-machine-id-commit.service",
+    "getty.target", "keyboard-setup.service", "kmod-static-nodes.service", "ldconfig.service", "logrotate.timer",
+    "man-db.timer", "modprobe@.service", "networking.service", "proc-sys-fs-binfmt_misc.automount", "run-lock.mount",
+    "ssh.socket", "sshd-keygen.service", "sys-fs-fuse-connections.mount", "sys-kernel-config.mount",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path", "systemd-binfmt.service", "systemd-boot-random-seed.service",
+    "systemd-boot-update.service", "systemd-firstboot.service", "systemd-hibernate-clear.service",
+    "systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "systemd-journal-flush.service",
+    "systemd-logind.service", "systemd-machine-id-commit.service", "systemd-modules-load.service",
     "systemd-networkd-persistent-storage.service", "systemd-networkd-wait-online.service",
     "systemd-pcrmachine.service", "systemd-pcrphase-sysinit.service", "systemd-pcrphase.service",
     "systemd-pstore.service", "systemd-random-seed.service", "systemd-remount-fs.service", "systemd-rfkill.service",
-    "systemd-rfkill.socket", "systemd-sysusers.service", "systemd-timesyncd.service",
-    "systemd-tmpfiles-clean.timer", "systemd-tpm2-setup-early.service", "systemd-tpm2-setup.service",
-    "systemd-update-done.service", "systemd-update-utmp.service",
+    "systemd-rfkill.socket", "systemd-sysusers.service", "systemd-timesyncd.service", "systemd-tmpfiles-clean.timer",
+    "systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service",
+    "systemd-tpm2-setup-early.service", "systemd-tpm2-setup.service", "systemd-udev-load-credentials.service",
+    "systemd-update-done.service", "systemd-update-utmp.service", "tmp.mount",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The configuration files of dnsmasq and nginx, and the commands, as pure functions of the lab's network and of paths.
+"""The configuration files and command lines of dnsmasq and nginx, as pure functions of the lab's network and of paths.
 
 The templates are ``string.Template`` with ``%{name}``, since nginx has its own ``$name``. A template engine would
 cost a second of the container's start under emulation, and there is nothing here that needs one.
@@ -75,14 +75,14 @@ def render_nginx(shares: HostShares, run: RunFiles, *, listen: str, handler: str
     )
 
 
-def commands(run: RunFiles, *, python: str) -> dict[str, list[str]]:
-    """Return the argument list of each service. :param python: the interpreter for our own programs."""
-    return {
-        "dnsmasq": ["dnsmasq", "--keep-in-foreground", f"--conf-file={run.dnsmasq_conf}"],
-        "nginx": ["nginx", "-e", "/dev/stderr", "-c", str(run.nginx_conf)],
-        "boot_handler": [python, "-m", "pxeboot_stack.boot_handler"],
-        "watcher": [python, "-m", "pxeboot_stack.watcher"],
-    }
+def dnsmasq_command(run: RunFiles) -> list[str]:
+    """Return the argument list that runs dnsmasq in the foreground."""
+    return ["dnsmasq", "--keep-in-foreground", f"--conf-file={run.dnsmasq_conf}"]
+
+
+def nginx_command(run: RunFiles) -> list[str]:
+    """Return the argument list that runs nginx in the foreground."""
+    return ["nginx", "-e", "/dev/stderr", "-c", str(run.nginx_conf)]
 
 
 def _boot_lines(arch: Arch) -> list[str]:

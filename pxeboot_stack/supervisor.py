@@ -1,5 +1,8 @@
 """The container's first process: starts the services, starts again what ends, ends all of them on SIGTERM.
 
+A service is a program, or a function of ours that runs in a fork of this process: it begins with all that is
+imported here, and an interpreter and its imports cost two seconds of a processor under emulation.
+
 supervisord would do, but it waits a second before it starts anything and two before it has ended everything, and its
 imports cost another second under emulation; what is needed of it is this page.
 """
@@ -12,9 +15,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 _LOG = logging.getLogger(__name__)
+Service = Sequence[str] | Callable[[], None]
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
 FIRST_PAUSE = 0.5  # seconds before a service that ended is started again; doubled each time
 LONGEST_PAUSE = 8.0
@@ -23,9 +28,9 @@ GRACE = 1.5  # seconds between SIGTERM and SIGKILL
 
 
 @dataclasses.dataclass
-class _Service:
+class _Running:
     name: str
-    argv: Sequence[str]
+    service: Service
     pid: int | None = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
@@ -35,11 +40,12 @@ class _Service:
 class Supervisor:
     """Runs services until it gets SIGTERM or SIGINT. Their output is the container's: nothing is copied.
 
-    :param services: argument lists by name. A program is looked up in PATH and runs in a process group of its own.
+    :param services: by name, argument lists (the program is looked up in PATH) and functions. Each runs in a process
+        group of its own. There must be no threads when functions are among them.
     """
 
-    def __init__(self, services: Mapping[str, Sequence[str]]) -> None:
-        self._services = [_Service(name, argv) for name, argv in services.items()]
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        self._services = [_Running(name, service) for name, service in services.items()]
 
     def run(self) -> None:
         """Start everything, keep it running, and return when all has ended after a SIGTERM or SIGINT."""
@@ -61,12 +67,10 @@ class Supervisor:
             if service.pid is None and service.due <= now:
                 self._start(service)
 
-    def _start(self, service: _Service) -> None:
+    def _start(self, service: _Running) -> None:
         service.started = time.monotonic()
         try:
-            service.pid = os.posix_spawnp(
-                service.argv[0], list(service.argv), os.environ, setpgroup=0, setsigmask=(), setsigdef=_WATCHED
-            )
+            service.pid = _fork(service.service) if callable(service.service) else _spawn(service.service)
         except OSError as error:
             self._plan_restart(service, f"cannot be started: {error.strerror}")
         else:
@@ -92,7 +96,7 @@ class Supervisor:
                     service.pid = None
                     self._plan_restart(service, f"ended with status {os.waitstatus_to_exitcode(status)}")
 
-    def _plan_restart(self, service: _Service, reason: str) -> None:
+    def _plan_restart(self, service: _Running, reason: str) -> None:
         now = time.monotonic()
         if now - service.started >= STEADY:
             service.pause = FIRST_PAUSE
@@ -112,6 +116,32 @@ class Supervisor:
             _LOG.warning("process %d did not end within %g s: killed", pid, GRACE)
             _signal_group(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _spawn(argv: Sequence[str]) -> int:
+    return os.posix_spawnp(argv[0], list(argv), os.environ, setpgroup=0, setsigmask=(), setsigdef=_WATCHED)
+
+
+def _fork(function: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        _become(function)
+    return pid
+
+
+def _become(function: Callable[[], None]) -> NoReturn:
+    """Run *function* as a process of its own; whatever happens, never return into the supervisor's code."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        function()
+        status = 0
+    except BaseException:  # noqa: BLE001 (logged, and told by the exit status)
+        _LOG.exception("%s failed", function.__qualname__)
+    finally:
+        os._exit(status)
 
 
 def _ended() -> set[int]:

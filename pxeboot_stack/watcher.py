@@ -81,7 +81,7 @@ def _read(path: Path) -> str | None:
 
 def main() -> None:
     """Look for ever."""
-    logging.basicConfig(level=logging.INFO, format="watcher: %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="watcher: %(levelname)s %(message)s", force=True)
     shares = host_shares()
     watcher = Watcher(shares.vms, lan=shares.read_lan(), run=run_files())
     while True:
@@ -90,7 +90,3 @@ def main() -> None:
         except OSError as error:
             _LOG.error("%s", error)
         time.sleep(INTERVAL)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,12 +8,29 @@ from typing import NoReturn
 
 import pytest
 
+from contracts.arch import Arch
+from lab.journey import DEFAULT_DISTRO
+from pipeline.recipes.build import ensure
+from pipeline.recipes.graph import machine_tasks
+from pipeline.workspace import Cache, Workspace
+
 _ORDER = ("tests/test_linters.py", "tests/unit", "tests/golden", "tests/integration", "tests/e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort by cost: linters, unit tests, then what starts services, then what starts machines."""
-    items.sort(key=lambda item: (item.get_closest_marker("vm") is not None, _rank(item)))
+    items.sort(key=lambda item: (_is_slow(item), _rank(item)))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) is not None for name in ("artifacts", "vm"))
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Cache:
+    """The cache with everything an install of the usual distribution needs, built now if it was not."""
+    ensure(machine_tasks(DEFAULT_DISTRO, Arch.X86_64))
+    return Workspace.from_environment().cache
 
 
 def _rank(item: pytest.Item) -> int:

@@ -37,7 +37,13 @@ def _rootfs_path(arch: Arch, cache: Cache) -> Path:
 
 def rootfs(arch: Arch, cache: Cache) -> Artifact:
     """Return the provisioner's Debian, before our files are laid over it."""
-    wanted = PackageSet(suite=guest.SUITE, arch=arch, packages=guest.PACKAGES, exclude=guest.EXCLUDED_PATHS)
+    wanted = PackageSet(
+        suite=guest.SUITE,
+        arch=arch,
+        packages=guest.PACKAGES,
+        exclude=guest.EXCLUDED_PATHS,
+        customize=guest.CUSTOMIZE,
+    )
 
     def make(making: Making) -> Mapping[str, str]:
         return make_tar_zst(wanted, host_mirror(), making=making)

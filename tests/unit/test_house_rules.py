@@ -40,7 +40,7 @@ MAY_WRITE_FILES = {
     "pxeboot_stack/publish.py": "publishes files inside the container",
     "pipeline/run.py": "appends to logs",
     "pipeline/artifact.py": "appends to logs",
-    "pipeline/engine/lock.py": "makes the lock file",
+    "pipeline/engine/session.py": "makes the lock file",
     "lab/machine.py": "appends to logs",
     "lab/network.py": "appends to logs",
     "lab/logs.py": "appends to logs",

@@ -37,7 +37,7 @@ from lab.firmware import find_firmware
 from lab.qemu import accelerator_option, qemu_program
 from lab.wait import Deadline, wait_for
 from pipeline.run import spawn
-from pipeline.workspace import Workspace
+from pipeline.workspace import Cache
 from tests.integration.installer.conftest import Server
 
 pytestmark = pytest.mark.vm
@@ -46,8 +46,8 @@ ARCH = Arch.X86_64
 MAC = "52:54:00:00:00:07"
 DISTRO = "debian-12"
 HOST = "10.0.2.2"  # the host's loopback address, seen from QEMU's user network
-INSTALL_WITHIN = 300.0  # seconds; 35 on two idle cores under emulation
-BOOT_WITHIN = 300.0
+INSTALL_WITHIN = 600.0  # seconds; 31 under emulation, 150 with two other machines on the same two cores
+BOOT_WITHIN = 600.0  # seconds; 36 and 140
 FAILURE_WITHIN = 120.0
 GIB = 1 << 30
 SEED = {
@@ -71,18 +71,13 @@ class Artifacts:
 
 
 @pytest.fixture(scope="module")
-def artifacts() -> Artifacts:
-    cache = Workspace.from_environment().cache
-    found = Artifacts(
-        vmlinuz=cache.image(DISTRO, ARCH, "vmlinuz"),
-        initrd=cache.installer_initrd(ARCH),
-        modules=cache.image(DISTRO, ARCH, "modules.cpio.gz"),
-        rootfs=cache.image(DISTRO, ARCH, "rootfs.tar.zst"),
+def built(artifacts: Cache) -> Artifacts:
+    return Artifacts(
+        vmlinuz=artifacts.image(DISTRO, ARCH, "vmlinuz"),
+        initrd=artifacts.installer_initrd(ARCH),
+        modules=artifacts.image(DISTRO, ARCH, "modules.cpio.gz"),
+        rootfs=artifacts.image(DISTRO, ARCH, "rootfs.tar.zst"),
     )
-    for path in dataclasses.astuple(found):
-        if not path.is_file():
-            pytest.skip(f"{path.name} of {DISTRO} is not built: run doit")
-    return found
 
 
 @dataclasses.dataclass
@@ -229,8 +224,8 @@ def test_a_machine_is_installed_and_boots_its_disk(bench: Bench) -> None:
     ]  # fmt: skip
     assert (reports[-1].phase, reports[-1].outcome, reports[-1].percent) == (Phase.BOOTLOADER, Outcome.DONE, 100)
     with bench.boot_disk() as serial:
-        log = wait_for_line(serial, "seed-was-read", within=BOOT_WITHIN)
-    assert "web1 login:" in log or "web1" in log
+        wait_for_line(serial, "seed-was-read", within=BOOT_WITHIN)
+        wait_for_line(serial, "web1 login:", within=BOOT_WITHIN)
 
 
 def test_a_wrong_digest_is_reported_and_leaves_no_partitions(bench: Bench) -> None:

@@ -102,9 +102,8 @@ def front(tmp_path: Path) -> Iterator[Front]:
         files.nginx.mkdir(parents=True)
         user = "root" if os.geteuid() == 0 else "www-data"  # the temporary directory is ours only
         files.nginx_conf.write_text(services.render_nginx(shares, files, listen=address, handler=handler, user=user))
-        argv = services.commands(files, python=sys.executable)["nginx"]
         log = stack.enter_context((tmp_path / "nginx.log").open("wb"))
-        nginx = spawn(argv, stdout=log, stderr=log)
+        nginx = spawn(services.nginx_command(files), stdout=log, stderr=log)
         stack.callback(end, nginx)
         wait_for("nginx answers", lambda: request(address, "/boot.ipxe").status == 200)
         yield Front(address, settings)

@@ -15,10 +15,13 @@ from pipeline.run import Popen, spawn
 from pipeline.workspace import REPOSITORY
 
 PROGRAM = """
-import json, logging, sys
+import json, logging, os, sys, time
 from pxeboot_stack.supervisor import Supervisor
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-Supervisor(json.loads(sys.argv[1])).run()
+def fail(): raise RuntimeError("no way")
+def wait(): print("function in group", os.getpgid(0) == os.getpid(), flush=True); time.sleep(60)
+functions = {"fail": fail, "wait": wait}
+Supervisor({name: functions.get(str(service), service) for name, service in json.loads(sys.argv[1]).items()}).run()
 """
 STUBBORN = "trap '' TERM; echo started; while :; do sleep 0.1; done"
 
@@ -93,3 +96,13 @@ def test_children_of_a_service_that_died_are_ended(supervise: Callable[[str], Po
     while Path(f"/proc/{child}").exists():
         assert time.monotonic() < deadline, "the child is still there"
         time.sleep(0.05)
+
+
+def test_functions_are_services_too(supervise: Callable[[str], Popen[bytes]], tmp_path: Path) -> None:
+    process = supervise('{"bad": "fail", "good": "wait"}')
+    wait_for_lines(tmp_path / "log", "function in group True")
+    wait_for_lines(tmp_path / "log", "RuntimeError: no way", 2)
+    assert wait_for_lines(tmp_path / "log", "bad ended with status 1; it is started again in 0.5 s")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=3) == 0
+    assert "killed" not in (tmp_path / "log").read_text()

@@ -43,7 +43,7 @@ def test_broken_definitions_and_statuses_are_shown_among_good_ones(lab: Lab, mak
     assert faults["web2"] == "the install status of web2 is broken"
     assert faults["web3"] is not None
     assert faults["web3"].startswith("broken definition: document: missing key")
-    assert "not a machine name" in (faults["Bad_Name"] or "")
+    assert "Bad_Name.json has no machine's name" in (faults["Bad_Name"] or "")
 
 
 def test_empty_lab_can_be_shown_and_is_plain_data(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,14 @@ def test_partial_files_are_no_definitions(lab: Lab) -> None:
     assert DefinitionStore(lab).names() == []
 
 
+def test_files_with_other_names_are_strays(lab: Lab, make_definition: Make) -> None:
+    make_definition("web1")
+    for name in ("Bad_Name", "provisioner"):
+        (lab.home.vms / f"{name}.json").write_text("{}")
+    assert DefinitionStore(lab).names() == ["web1"]
+    assert DefinitionStore(lab).strays() == ["Bad_Name", "provisioner"]
+
+
 def test_delete_is_idempotent(lab: Lab, make_definition: Make) -> None:
     make_definition("web1")
     DefinitionStore(lab).delete("web1")

@@ -134,3 +134,10 @@ def test_the_initrd_loads_what_it_carries() -> None:
     text = provisioner.FILES.with_name("provisioner-init").read_text()
     assert f"for module in {' '.join(provisioner.INITRD_MODULES)};" in text
     assert Arch.X86_64.debian in next(name for name in provisioner.PACKAGES if name.startswith("linux-image"))
+
+
+def test_the_container_ends_before_what_runs_it() -> None:
+    """Systemd stops in the reverse order: without containerd, Docker waits for the container until it is killed."""
+    lines = (UNITS / "pxeboot_stack.service").read_text().splitlines()
+    (after,) = (line.removeprefix("After=").split() for line in lines if line.startswith("After="))
+    assert {"containerd.service", "docker.service"} <= set(after)

@@ -38,13 +38,9 @@ def test_firmware_gets_a_boot_file_only_where_there_is_one() -> None:
 
 
 def test_commands_name_the_rendered_files() -> None:
-    commands = services.commands(RunFiles(), python="/usr/bin/python3")
-    assert commands == {
-        "dnsmasq": ["dnsmasq", "--keep-in-foreground", "--conf-file=/run/pvmlab/dnsmasq.conf"],
-        "nginx": ["nginx", "-e", "/dev/stderr", "-c", "/run/pvmlab/nginx.conf"],
-        "boot_handler": ["/usr/bin/python3", "-m", "pxeboot_stack.boot_handler"],
-        "watcher": ["/usr/bin/python3", "-m", "pxeboot_stack.watcher"],
-    }
+    run = RunFiles()
+    assert services.dnsmasq_command(run) == ["dnsmasq", "--keep-in-foreground", "--conf-file=/run/pvmlab/dnsmasq.conf"]
+    assert services.nginx_command(run) == ["nginx", "-e", "/dev/stderr", "-c", "/run/pvmlab/nginx.conf"]
 
 
 @pytest.mark.parametrize("name", ["dnsmasq.conf", "nginx.conf"])
