@@ -14,7 +14,8 @@ from pipeline.workspace import REPOSITORY
 def run_tests(*, fast: bool = False, expression: str = "") -> NoReturn:
     """Become pytest, after installing what the tests need.
 
-    :param fast: leave out what starts machines or needs artifacts. :param expression: pytest's ``-k``: only tests whose names match.
+    :param fast: leave out what starts machines or needs artifacts.
+    :param expression: pytest's ``-k``: only tests whose names match.
     """
     setup(for_tests=True)
     _become_pytest([*(["-m", "not vm and not artifacts"] if fast else []), *(["-k", expression] if expression else [])])

@@ -21,7 +21,7 @@ from contracts.arch import Arch
 from contracts.document import DocumentError
 from contracts.machine import DiskBus
 from contracts.names import PROVISIONER_NAME
-from contracts.provisioner import render_provisioner_env
+from contracts.provisioner import KERNEL_ARGUMENTS, render_provisioner_env
 from lab import addresses, ssh
 from lab.disks import create_overlay
 from lab.keys import KeyPair, ensure_key_pair
@@ -41,8 +41,8 @@ BOOT = 48.0  # seconds until it must be ready with hardware acceleration; emulat
 PORT_VARIABLE = "PVMLAB_SSH_PORT"
 _LAN_SLOT = 0x10  # by its PCI slot the guest knows which card is lan0 ...
 _WAN_SLOT = 0x11  # ... and which one is wan0
-# The guest runs our own software only: no mitigations, no AppArmor (see pxeboot_stack.provisioner.KERNEL_ARGUMENTS).
-_CMDLINE = "root=/dev/vda rw quiet mitigations=off apparmor=0 audit=0 nowatchdog console=ttyS0,115200"
+_CMDLINE = " ".join([*KERNEL_ARGUMENTS, f"console={ARCH.serial_device},115200"])
+_FAILED_GRACE = 8.0  # seconds: services that failed are tried again, and only the last failure stays
 _TAIL = 15  # lines of its console in an error
 
 
@@ -173,16 +173,22 @@ def is_outdated(lab: Lab) -> bool:
 def wait_until(lab: Lab, state: ProvisionerState, *, deadline: Deadline) -> None:
     """Return when the provisioner that runs now is in *state*, or beyond it.
 
-    :raises ProvisionerError: at once, if it says that it failed, or its machine ended or panicked.
+    :raises ProvisionerError: soon, if it says that it failed for good, or its machine ended or panicked.
     :raises WaitTimeoutError: if the deadline passes.
     """
     wanted = {ProvisionerState.READY, state}
+    failed: Deadline | None = None
 
     def probe() -> bool | None:
+        nonlocal failed
         said = find_announcement(lab)
         if said is not None and said.state in wanted:
             return True
-        if said is not None and said.state is ProvisionerState.FAILED:
+        if said is None or said.state is not ProvisionerState.FAILED:
+            failed = None
+        elif failed is None:
+            failed = Deadline(_FAILED_GRACE)
+        elif failed.passed:
             raise _error(lab, f"the provisioner's services failed: {said.message}")
         if not lab.provisioner.is_running():
             raise _error(lab, "the provisioner's QEMU ended while it booted")

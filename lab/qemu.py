@@ -74,6 +74,8 @@ def _boot(boot: Firmware | DirectKernel) -> list[str]:
             return [
                 "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(boot.code)}",
                 "-drive", f"if=pflash,unit=1,format=raw,file={_escape(boot.variables)}",
+                # nobody answers there, and trying takes a minute before the firmware asks by IPv4 again
+                "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
             ]  # fmt: skip
         case DirectKernel():
             return ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", boot.cmdline]

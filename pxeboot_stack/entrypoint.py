@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 
 from contracts.arch import Arch
@@ -59,6 +61,18 @@ def choose_worker(shares: HostShares) -> str:
     return _WORKER if all(mode & open_to_all == open_to_all for mode in modes) else "root"
 
 
+def announce_start(shares: HostShares) -> None:
+    """Tell the host that DHCP answers in a moment: it starts a target's firmware now, which takes seconds to ask.
+
+    Told earlier, the firmware would ask in vain, and its pauses between two tries grow to half a minute.
+
+    :raises OSError: if the status directory cannot be written to.
+    """
+    boot_id = shares.boot_id.read_text().strip()
+    said = {"boot_id": boot_id, "message": "the services start", "state": "starting", "time": int(time.time())}
+    publish_text(shares.announcement, json.dumps(said, sort_keys=True) + "\n")
+
+
 def serve() -> None:
     """Run the boot handler."""
     # Here, not above: the server's imports take seconds under emulation, in which dnsmasq and nginx start already.
@@ -74,6 +88,7 @@ def main() -> None:
     shares, run = host_shares(), run_files()
     try:
         prepare(shares.read_lan(), shares, run, ipxe=Path(os.environ.get("PVMLAB_IPXE_DIR") or IPXE))
+        announce_start(shares)
     except (OSError, ValueError) as error:
         sys.exit(f"pxeboot_stack cannot start: {error}")
     Supervisor(

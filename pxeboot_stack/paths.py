@@ -41,6 +41,16 @@ class HostShares:
         """The lab's network: :class:`contracts.lan.Lan`."""
         return self.root / "config" / "lab.json"
 
+    @property
+    def boot_id(self) -> Path:
+        """One line that tells this start of the provisioner from others."""
+        return self.root / "config" / "boot_id"
+
+    @property
+    def announcement(self) -> Path:
+        """What the provisioner says of itself; see the scripts in ``provisioner/usr/local/lib/pvmlab``."""
+        return self.status / "provisioner.json"
+
     def read_lan(self) -> Lan:
         """Return the lab's network.
 

@@ -177,8 +177,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, server: Server, artifacts: Artifacts) -> Bench:
-    return Bench(tmp_path, server, artifacts)
+def bench(tmp_path: Path, server: Server, built: Artifacts) -> Bench:
+    return Bench(tmp_path, server, built)
 
 
 def wait_for_line(serial: Path, text: str, *, within: float) -> str:

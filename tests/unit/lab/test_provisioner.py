@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,9 +175,24 @@ def test_wait_for_starting_is_over_when_ready(
     provisioner.wait_until(lab, ProvisionerState.STARTING, deadline=Deadline(0))
 
 
-def test_wait_ends_at_once_when_the_services_failed(
+def test_wait_outlives_a_failure_that_is_tried_again(
     lab: Lab, announce: Callable[..., None], mark_running: Callable[[str], None]
 ) -> None:
+    mark_running("provisioner")
+    announce("failed", message="the container ended")
+    recovery = threading.Timer(0.3, announce, ("ready",))
+    recovery.start()
+    provisioner.wait_until(lab, ProvisionerState.READY, deadline=Deadline(60))
+    recovery.join()
+
+
+def test_wait_ends_when_the_services_failed_for_good(
+    lab: Lab,
+    announce: Callable[..., None],
+    mark_running: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provisioner, "_FAILED_GRACE", 0.2)
     mark_running("provisioner")
     announce("failed", message="no such image")
     (lab.home.logs / "provisioner.serial.log").write_text("last words\n")

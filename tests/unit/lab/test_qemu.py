@@ -71,6 +71,7 @@ def test_a_target_boots_its_disk_and_else_the_network() -> None:
         "-m", "1024",
         "-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd",
         "-drive", "if=pflash,unit=1,format=raw,file=/home/disks/web1.vars.fd",
+        "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
         "-device", "virtio-rng-pci",
         "-drive", f"if=none,id=disk0,{_DISK},file=/home/disks/web1.qcow2",
         "-device", "nvme,drive=disk0,serial=pvmlab-disk0,bootindex=0",
