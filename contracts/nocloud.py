@@ -24,13 +24,15 @@ def render_meta_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001 (o
 
 
 def render_user_data(machine: VmDefinition, lan: Lan) -> str:
-    """Return ``user-data``: one account with key login only, our host key, no passwords anywhere."""
+    """Return ``user-data``: one account with key login only, our host key, no passwords anywhere.
+
+    sshd's settings are the image's: with ``ssh_pwauth`` here, cloud-init would start sshd a second time.
+    """
     return "#cloud-config\n" + _yaml(
         {
             "hostname": machine.name,
             "fqdn": f"{machine.name}.{lan.domain}",
             "prefer_fqdn_over_hostname": False,
-            "ssh_pwauth": False,
             "disable_root": True,
             "locale": False,  # cloud-init would call update-locale, which a system without the package "locales" lacks
             "ssh_deletekeys": True,

@@ -161,7 +161,8 @@ def mounted(layout: Layout, target: Path = TARGET) -> Iterator[Path]:
     :raises CommandError: if that fails; at the end too, because then not all was written.
     """
     esp = target / "boot/efi"
-    command.run(["mount", "-t", "ext4", "-o", "noatime", layout.root, str(target)], timeout=60)
+    # noinit_itable: the kernel would zero inode tables in the background, in the way of what we write
+    command.run(["mount", "-t", "ext4", "-o", "noatime,noinit_itable", layout.root, str(target)], timeout=60)
     esp.mkdir(parents=True)
     command.run(["mount", "-t", "vfat", "-o", "umask=0077", layout.esp, str(esp)], timeout=60)
     try:

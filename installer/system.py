@@ -7,6 +7,7 @@ Nothing is stored on the way, so a wrong digest is known only when all is writte
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import re
@@ -39,9 +40,20 @@ def unpack(source: RootfsSource, root: Path, *, on_progress: OnProgress) -> None
         "--numeric-owner", "--same-permissions",
         "--xattrs", "--xattrs-include=*",  # file capabilities, as ping's
     ]  # fmt: skip
+    _let_memory_buffer()
     with Pipeline(["zstd", "--decompress", "--stdout", "--quiet"], extract, stall=_STALL) as pipeline:
         download(source, write=pipeline.write, on_progress=on_progress)
         pipeline.finish()
+
+
+def _let_memory_buffer() -> None:
+    """Have the kernel start writing early and block late, so that the disk and the unpacking work at the same time.
+
+    By default (vm.dirty_ratio) whoever writes is stopped at a fifth of the memory: a quarter of what is unpacked.
+    """
+    for name, percent in (("dirty_background_ratio", 2), ("dirty_ratio", 60)):
+        with contextlib.suppress(OSError):  # slower, but no reason to fail
+            Path(f"/proc/sys/vm/{name}").write_text(f"{percent}\n")
 
 
 def download(source: RootfsSource, *, write: Callable[[bytes], None], on_progress: OnProgress) -> None:

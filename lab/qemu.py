@@ -13,7 +13,7 @@ _MACHINE_TYPE = {Arch.X86_64: "q35", Arch.AARCH64: "virt,gic-version=max"}
 
 # unsafe: a guest's flush reaches the host's page cache but is not forced to its disk. Everything survives the death of
 # QEMU, however it dies; only a crash of the host loses writes, and a lab machine is then installed again in a minute.
-_DISK = "format=qcow2,cache=unsafe,discard=unmap,detect-zeroes=unmap"
+_DISK = "format=qcow2,cache=unsafe,discard=unmap"
 
 # What QEMU may no longer ask the kernel for once it runs: new programs, other users' rights, scheduling, old calls.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"

@@ -51,7 +51,7 @@ PROVISIONER = dataclasses.replace(
     sandbox=False,
 )
 
-_DISK = "format=qcow2,cache=unsafe,discard=unmap,detect-zeroes=unmap"
+_DISK = "format=qcow2,cache=unsafe,discard=unmap"
 _CHARDEV = "server=on,wait=off,logfile=/home/logs/{0}.serial.log,logappend=on"
 
 
