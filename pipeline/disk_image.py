@@ -60,7 +60,8 @@ def make_ext4_qcow2(
             making,
         )  # fmt: skip
     finally:
-        _run(["rm", "--recursive", "--force", tree], making)  # its files may belong to the namespace's ids, not to us
+        # its files may belong to the namespace's ids, not to us
+        run(as_root(["rm", "--recursive", "--force", tree]), timeout=_TIMEOUT, cleanup=True)
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, output], timeout=_TIMEOUT, log=making.log)
 
 

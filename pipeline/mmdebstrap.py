@@ -9,6 +9,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -82,15 +83,18 @@ def make_tar(wanted: PackageSet, mirror: Mirror, output: Path, *, making: Making
     return {"mmdebstrap": mmdebstrap_version()}
 
 
-def make_tar_zst(wanted: PackageSet, mirror: Mirror, *, making: Making) -> Mapping[str, str]:
-    """Write *wanted* as a zstd-compressed tar to the making's only output; return the tools' versions."""
+def make_tar_zst(wanted: PackageSet, mirror: Mirror, *, making: Making) -> Mapping[str, Any]:
+    """Write *wanted* as a zstd-compressed tar to the making's only output.
+
+    :returns: facts for the sidecar: the tools' versions, and each installed package with its version.
+    """
     plain = making.scratch / "rootfs.tar"
     versions = make_tar(wanted, mirror, plain, making=making)
     # Two threads always: the number is part of what the compressed bytes depend on, the host's cores must not be.
     compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=2, write_checksum=True)
     with plain.open("rb") as source, making.output.open("wb") as sink:
         compressor.copy_stream(source, sink, size=plain.stat().st_size)
-    return {**versions, "zstandard": zstandard.__version__}
+    return {**versions, "zstandard": zstandard.__version__, "packages": installed_packages(plain)}
 
 
 def extract_packages(wanted: PackageSet, mirror: Mirror, into: Path, *, making: Making) -> Mapping[str, str]:
@@ -104,6 +108,28 @@ def extract_packages(wanted: PackageSet, mirror: Mirror, into: Path, *, making: 
     )  # fmt: skip
     plain.unlink()
     return versions
+
+
+def installed_packages(archive: Path) -> dict[str, str]:
+    """Return the version of each package that dpkg has installed in the root filesystem tar *archive*.
+
+    :raises PvmlabError: if it holds no dpkg database.
+    """
+    with tarfile.open(archive, "r:") as members:
+        for member in members:
+            if member.name.removeprefix("./") == "var/lib/dpkg/status" and (stream := members.extractfile(member)):
+                return parse_dpkg_status(stream.read().decode())
+    raise PvmlabError(f"{archive.name} holds no dpkg database", resolution="the log of the task has mmdebstrap's words")
+
+
+def parse_dpkg_status(text: str) -> dict[str, str]:
+    """Return name to version of the installed packages in the text of dpkg's status file (deb-control fields)."""
+    packages = {}
+    for paragraph in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
+        if fields.get("Status", "").endswith(" installed"):
+            packages[fields["Package"]] = fields["Version"]
+    return packages
 
 
 def mmdebstrap_version() -> str:

@@ -13,7 +13,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import IO, NoReturn
@@ -21,15 +22,16 @@ from typing import IO, NoReturn
 from pipeline.errors import CommandError, MissingProgramError
 
 __all__ = [
-    "PIPE", "Completed", "Popen", "attach", "end_running", "find_program", "minimal_environment", "replace",
-    "require_program", "run", "spawn",
+    "PIPE", "Completed", "Popen", "attach", "end_all", "find_program", "minimal_environment", "replace",
+    "require_program", "resume", "run", "spawn",
 ]  # fmt: skip
 
 TAIL_LINES = 25
 _TERMINATE_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SOURCE_DATE_EPOCH")
-_running: set[Popen[bytes]] = set()  # children of run() in all threads, for end_running()
+_running: set[Popen[bytes]] = set()  # children of run() in all threads, for end_all()
+_ending = threading.Event()
 _KEPT_FOR_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
                      "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")  # fmt: skip
 
@@ -88,6 +90,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
     log: Path | None = None,
     stdout: IO[bytes] | None = None,
     check: bool = True,
+    cleanup: bool = False,
     pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end and return what it printed.
@@ -98,6 +101,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
         returning it.
     :param stdout: an open file that takes standard output as it comes.
     :param check: raise if the exit status is not 0.
+    :param cleanup: run it even while all else is being ended, see :func:`end_all`.
     :param pass_fds: descriptors the program inherits: a lock among them is held until it ends, too.
     :raises CommandError: if it fails (with *check*) or runs out of time.
     :raises MissingProgramError: if there is no such program.
@@ -105,26 +109,31 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
     words = [os.fspath(word) for word in argv]
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(log.open("ab")) if log is not None else None
-        process = spawn(
-            words, cwd=cwd, env=env, network=network,
-            stdin=PIPE if input is not None else None,
-            stdout=stdout or sink or PIPE,
-            stderr=sink or PIPE,
-            pass_fds=pass_fds,
-        )  # fmt: skip
-        _running.add(process)
-        stack.callback(_running.discard, process)
+        process: Popen[bytes] | None = None
         out: bytes | None
         err: bytes | None
         try:
+            with _interrupts_held():  # between its start and our knowing of it, nothing may be raised
+                process = spawn(
+                    words, cwd=cwd, env=env, network=network,
+                    stdin=PIPE if input is not None else None,
+                    stdout=stdout or sink or PIPE,
+                    stderr=sink or PIPE,
+                    pass_fds=pass_fds,
+                )  # fmt: skip
+                _running.add(process)
+                stack.callback(_running.discard, process)
+            if _ending.is_set() and not cleanup:  # asked after it is in _running: one of both sides sees the other
+                _end_group(process)
             out, err = process.communicate(input.encode() if input is not None else None, timeout=timeout)
         except subprocess.TimeoutExpired:
-            out, err = _end_group(process)
+            out, err = _end_group(process) if process is not None else (None, None)
             raise CommandError(
                 words, returncode=None, tail=_tail(out, err, log), log=log, how=f"did not end within {timeout:g} s"
             ) from None
         except BaseException:  # Ctrl-C and SIGTERM: nothing may outlive us
-            _end_group(process)
+            if process is not None:
+                _end_group(process)
             raise
     done = Completed(tuple(words), process.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
@@ -190,11 +199,40 @@ def replace(argv: Sequence[str | Path]) -> NoReturn:
     os.execve(require_program(words[0]), words, dict(os.environ))  # noqa: S606
 
 
-def end_running() -> None:
-    """End every program that :func:`run` waits for, in whatever thread: for the main thread when it is interrupted."""
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM until the block ends. Only the main thread gets them at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for held in arrived:
+            signal.raise_signal(held)
+
+
+def end_all() -> None:
+    """End every program that :func:`run` waits for or starts from now on, in whatever thread.
+
+    For whoever learns of an interrupt. Stays so until :func:`resume`. Programs for cleaning up are let be.
+    """
+    _ending.set()
     for process in tuple(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
+
+
+def resume() -> None:
+    """Let programs run again after :func:`end_all`."""
+    _ending.clear()
 
 
 def _end_group(process: Popen[bytes]) -> tuple[bytes | None, bytes | None]:

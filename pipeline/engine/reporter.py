@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
 from typing import IO, Any
 
 from pipeline.artifact import Artifact
+from pipeline.engine.interrupts import Interrupts
 from pipeline.engine.session import build_session
 from pipeline.errors import ExitCode, PvmlabError
 from pipeline.workspace import Cache
@@ -115,13 +115,13 @@ class CommandLineReporter(Reporter):
     def __init__(self, outstream: IO[str], options: dict[str, Any]) -> None:
         super().__init__(outstream, options)
         self._session = contextlib.ExitStack()
+        self._interrupts = Interrupts()
 
     def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
         """Take the cache; SIGTERM is from now on as gentle as Ctrl-C."""
         super().initialize(tasks, selected_tasks)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            self._session.enter_context(build_session(self.cache))
+            self._interrupts = self._session.enter_context(build_session(self.cache))
         except PvmlabError as error:
             self.failures.append(error)
             super().complete_run()
@@ -130,7 +130,7 @@ class CommandLineReporter(Reporter):
     def complete_run(self) -> None:
         """Give the cache back. Called by doit in a ``finally``, so an interrupt is still on its way."""
         self._session.close()
-        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        if self._interrupts.seen:
             self._line("interrupted; what was built stays, the next run carries on")
             sys.exit(ExitCode.INTERRUPTED)
         if not isinstance(sys.exc_info()[1], SystemExit):

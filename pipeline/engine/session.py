@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from pipeline.commit import sweep
 from pipeline.disk_image import as_root
+from pipeline.engine.interrupts import Interrupts, interrupts_end_programs
 from pipeline.errors import ConflictError
-from pipeline.run import end_running, run
+from pipeline.run import end_all, run
 from pipeline.workspace import Cache
 
 _GRACE = 15.0  # seconds for interrupted recipes to remove what they had half made
@@ -20,7 +21,7 @@ _running_recipes = 0
 
 
 @contextlib.contextmanager
-def build_session(cache: Cache) -> Iterator[None]:
+def build_session(cache: Cache) -> Iterator[Interrupts]:
     """Hold the cache for one build.
 
     The kernel holds the lock, so it vanishes with the process. What killed builds left is removed first. When the
@@ -43,10 +44,11 @@ def build_session(cache: Cache) -> Iterator[None]:
         stream.write(f"{os.getpid()}\n")
         stream.flush()
         _sweep(cache)
-        try:
-            yield
-        finally:
-            _end_recipes()
+        with interrupts_end_programs() as interrupts:
+            try:
+                yield interrupts
+            finally:
+                _end_recipes()
 
 
 @contextlib.contextmanager
@@ -65,9 +67,9 @@ def recipe_running() -> Iterator[None]:
 
 def _end_recipes() -> None:
     """End the programs of recipes that still run, and wait until they have cleaned up."""
-    with _idle:
-        if _running_recipes:
-            end_running()
+    if _running_recipes:
+        end_all()
+        with _idle:
             _idle.wait_for(lambda: _running_recipes == 0, timeout=_GRACE)
 
 

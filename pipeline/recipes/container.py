@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from contracts.arch import Arch
 from pipeline.apt_sources import host_mirror
@@ -37,7 +38,7 @@ def rootfs(arch: Arch, cache: Cache) -> Artifact:
     """Return the container's Debian layer."""
     wanted = PackageSet(suite=definition.SUITE, arch=arch, packages=definition.PACKAGES)
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         return make_tar_zst(wanted, host_mirror(), making=making)
 
     return Artifact(
@@ -97,7 +98,7 @@ def _write_our_layer(base: Path, programs: Sequence[tuple[Arch, Path]], layer: P
             making,
         )  # fmt: skip
     finally:
-        _as_root(["rm", "--recursive", "--force", tree], making)
+        run(as_root(["rm", "--recursive", "--force", tree]), timeout=_TIMEOUT, cleanup=True)
 
 
 def _write_files(output: Path, programs: Sequence[tuple[Arch, Path]], *, making: Making) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from contracts.arch import Arch
 from distros.debian import CUSTOMIZE, DebianRelease
@@ -32,7 +33,7 @@ def rootfs(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
     """Return the root filesystem of an installed system."""
     wanted = PackageSet(suite=release.suite, arch=arch, packages=release.packages(arch), customize=CUSTOMIZE)
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         return make_tar_zst(wanted, host_mirror(), making=making)
 
     return Artifact(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from contracts.arch import Arch
 from pipeline import cpio
@@ -45,7 +46,7 @@ def rootfs(arch: Arch, cache: Cache) -> Artifact:
         customize=guest.CUSTOMIZE,
     )
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         return make_tar_zst(wanted, host_mirror(), making=making)
 
     return Artifact(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CommandError, ExitCode, MissingProgramError
-from pipeline.run import end_running, run
+from pipeline.run import end_all, resume, run
 
 
 def is_running(pid: int) -> bool:
@@ -98,7 +98,14 @@ def test_the_main_thread_can_end_what_others_wait_for() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.3)
-    end_running()
-    thread.join(timeout=5)
-    assert not thread.is_alive()
+    end_all()
+    try:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+        with pytest.raises(CommandError, match="sleep was ended by signal 15"):
+            run(["sleep", "60"], timeout=90)
+        assert run(["echo", "cleaned"], timeout=5, cleanup=True).stdout == "cleaned\n"
+    finally:
+        resume()
     assert failures[0].returncode == -signal.SIGTERM
+    assert run(["echo", "again"], timeout=5).stdout == "again\n"

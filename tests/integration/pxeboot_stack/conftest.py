@@ -216,6 +216,7 @@ def _running_stack(root: Path, network: tuple[str, str]) -> Iterator[Stack]:
     for path in (shares.lab.parent, ipxe):
         path.mkdir()
     shares.lab.write_text(document.dumps(settings.lan))
+    shares.boot_id.write_text("0123456789abcdef\n")
     (ipxe / "ipxe-x86_64.efi").write_bytes(bytes(range(256)) * 4096)  # 1 MiB
     env = {"PYTHONPATH": str(REPOSITORY), "PVMLAB_HOST_DIR": str(shares.root), "PVMLAB_RUN_DIR": str(files.root),
            "PVMLAB_IPXE_DIR": str(ipxe)}  # fmt: skip

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ def shares(tmp_path: Path) -> HostShares:
     for path in (made.images, made.initrds, made.vms, made.status, made.lab.parent):
         path.mkdir(parents=True, mode=0o755)
     made.lab.write_text(document.dumps(Lan()))
+    made.boot_id.write_text("0123456789abcdef\n")
     return made
 
 
@@ -60,3 +63,10 @@ def test_without_a_lab_it_says_why_and_ends(
     with pytest.raises(SystemExit) as caught:
         entrypoint.main()
     assert str(caught.value).startswith("pxeboot_stack cannot start: ")
+
+
+def test_the_host_is_told_when_the_services_start(shares: HostShares) -> None:
+    entrypoint.announce_start(shares)
+    said = json.loads(shares.announcement.read_text())
+    assert (said["boot_id"], said["state"]) == ("0123456789abcdef", "starting")
+    assert abs(said["time"] - time.time()) < 60
