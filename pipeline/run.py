@@ -127,19 +127,16 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
                 _end_group(process)
             out, err = process.communicate(input.encode() if input is not None else None, timeout=timeout)
         except subprocess.TimeoutExpired:
-            out, err = _end_group(process) if process is not None else (None, None)
-            raise CommandError(
-                words, returncode=None, tail=_tail(out, err, log), log=log, how=f"did not end within {timeout:g} s"
-            ) from None
+            tail = _tail(*_end_group(process), log) if process is not None else []
+            how = f"did not end within {timeout:g} s"
+            raise CommandError(words, returncode=None, tail=tail, log=log, how=how) from None
         except BaseException:  # Ctrl-C and SIGTERM: nothing may outlive us
             if process is not None:
                 _end_group(process)
             raise
     done = Completed(tuple(words), process.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
-        how = f"failed with exit status {done.returncode}"
-        if done.returncode < 0:
-            how = f"was ended by signal {-done.returncode}"
+        how = _describe_end(done.returncode)
         raise CommandError(words, returncode=done.returncode, tail=_tail(out, err, log), log=log, how=how)
     return done
 
@@ -243,6 +240,10 @@ def _end_group(process: Popen[bytes]) -> tuple[bytes | None, bytes | None]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=grace)
     raise AssertionError("unreachable: SIGKILL has no timeout")
+
+
+def _describe_end(returncode: int) -> str:
+    return f"was ended by signal {-returncode}" if returncode < 0 else f"failed with exit status {returncode}"
 
 
 def _tail(out: bytes | None, err: bytes | None, log: Path | None) -> list[str]:
