@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import docker
 import pytest
+import requests
 
 from contracts.arch import Arch
 from lab.wait import Deadline, wait_for
@@ -36,11 +38,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerCl
             ["dockerd", f"--config-file={settings}", f"--host=unix://{socket}", *arguments], stdout=log, stderr=log
         )
     try:
-        wait_for("the Docker engine", socket.exists, deadline=Deadline(60))
-        client = docker.DockerClient(base_url=f"unix://{socket}", timeout=120)
-        wait_for("the Docker engine's answer", lambda: _answers(client), deadline=Deadline(60))
-        yield client
-        client.close()
+        wait_for("the Docker engine", lambda: socket.exists() or None, deadline=Deadline(60))
+        with contextlib.closing(docker.DockerClient(base_url=f"unix://{socket}", timeout=120)) as client:
+            wait_for("the Docker engine's answer", lambda: _answers(client) or None, deadline=Deadline(60))
+            yield client
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -49,7 +50,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerCl
 def _answers(client: docker.DockerClient) -> bool:
     try:
         return bool(client.ping())
-    except docker.errors.APIError:
+    except (docker.errors.APIError, requests.ConnectionError):
         return False
 
 
