@@ -66,6 +66,8 @@ def render_network_config(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG0
                     "set-name": "lan0",
                     "dhcp4": True,
                     "dhcp-identifier": "mac",
+                    # systemd-resolved asks a DNS server for names in .local only if the server's domain is said so
+                    "dhcp4-overrides": {"use-domains": True},
                 }
             },
         }
