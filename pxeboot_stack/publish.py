@@ -19,10 +19,12 @@ def publish_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        # The mode is given here, not changed later: on the host's directories, files belong to the person who runs the
+        # lab, and the container's root has not the capability to change other people's files.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 (a descriptor, not a path)
             stream.write(text)
             stream.flush()
-            os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
         temporary.replace(path)
         _flush_directory(path.parent)
