@@ -11,14 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from contracts.arch import Arch
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
 from pipeline.disk_image import as_root
-from pipeline.mmdebstrap import PackageSet, make_tar_zst
+from pipeline.mmdebstrap import PackageSet
 from pipeline.oci import ImageConfig, compress_layer, write_image
+from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.rootfs import decompress
 from pipeline.run import run
 from pipeline.tree_tar import TreeTar
@@ -36,18 +35,12 @@ def _rootfs_path(arch: Arch, cache: Cache) -> Path:
 
 def rootfs(arch: Arch, cache: Cache) -> Artifact:
     """Return the container's Debian layer."""
-    wanted = PackageSet(suite=definition.SUITE, arch=arch, packages=definition.PACKAGES)
-
-    def make(making: Making) -> Mapping[str, Any]:
-        return make_tar_zst(wanted, host_mirror(), making=making)
-
-    return Artifact(
-        name=f"container-rootfs:{arch}",
+    return debian_rootfs(
+        f"container-rootfs:{arch}",
+        PackageSet(suite=definition.SUITE, arch=arch, packages=definition.PACKAGES),
         doc=f"the services container's Debian, {arch}",
+        target=_rootfs_path(arch, cache),
         cache=cache,
-        targets=(_rootfs_path(arch, cache),),
-        options=wanted.options(),
-        make=make,
     )
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from contracts.arch import Arch
 from distros.debian import CUSTOMIZE, DebianRelease
 from pipeline import cpio
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
 from pipeline.kernel_modules import (
     INSTALLER_MODULES,
@@ -24,25 +22,20 @@ from pipeline.kernel_modules import (
     pack_modules,
     read_modules,
 )
-from pipeline.mmdebstrap import PackageSet, make_tar_zst
+from pipeline.mmdebstrap import PackageSet
+from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.rootfs import extract_boot_files
 from pipeline.workspace import REPOSITORY, Cache
 
 
 def rootfs(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
     """Return the root filesystem of an installed system."""
-    wanted = PackageSet(suite=release.suite, arch=arch, packages=release.packages(arch), customize=CUSTOMIZE)
-
-    def make(making: Making) -> Mapping[str, Any]:
-        return make_tar_zst(wanted, host_mirror(), making=making)
-
-    return Artifact(
-        name=f"rootfs:{release.name}:{arch}",
+    return debian_rootfs(
+        f"rootfs:{release.name}:{arch}",
+        PackageSet(suite=release.suite, arch=arch, packages=release.packages(arch), customize=CUSTOMIZE),
         doc=f"root filesystem of {release.title}, {arch}",
+        target=cache.image(release.name, arch, "rootfs.tar.zst"),
         cache=cache,
-        targets=(cache.image(release.name, arch, "rootfs.tar.zst"),),
-        options=wanted.options(),
-        make=make,
     )
 
 

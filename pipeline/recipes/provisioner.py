@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from contracts.arch import Arch
 from pipeline import cpio
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
 from pipeline.disk_image import Unpacked, make_ext4_qcow2
 from pipeline.docker_store import layer_content, write_metadata
 from pipeline.kernel_modules import pack_modules, read_modules
-from pipeline.mmdebstrap import PackageSet, make_tar_zst, open_tar_zst
+from pipeline.mmdebstrap import PackageSet, open_tar_zst
 from pipeline.oci import read_image
+from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.rootfs import decompress, extract_boot_files
 from pipeline.tree_tar import TreeTar
 from pipeline.workspace import REPOSITORY, Cache
@@ -38,24 +37,18 @@ def _rootfs_path(arch: Arch, cache: Cache) -> Path:
 
 def rootfs(arch: Arch, cache: Cache) -> Artifact:
     """Return the provisioner's Debian, before our files are laid over it."""
-    wanted = PackageSet(
-        suite=guest.SUITE,
-        arch=arch,
-        packages=guest.PACKAGES,
-        exclude=guest.EXCLUDED_PATHS,
-        customize=guest.CUSTOMIZE,
-    )
-
-    def make(making: Making) -> Mapping[str, Any]:
-        return make_tar_zst(wanted, host_mirror(), making=making)
-
-    return Artifact(
-        name=f"provisioner-rootfs:{arch}",
+    return debian_rootfs(
+        f"provisioner-rootfs:{arch}",
+        PackageSet(
+            suite=guest.SUITE,
+            arch=arch,
+            packages=guest.PACKAGES,
+            exclude=guest.EXCLUDED_PATHS,
+            customize=guest.CUSTOMIZE,
+        ),
         doc=f"the provisioner's Debian, {arch}",
+        target=_rootfs_path(arch, cache),
         cache=cache,
-        targets=(_rootfs_path(arch, cache),),
-        options=wanted.options(),
-        make=make,
     )
 
 
