@@ -24,12 +24,13 @@ CLOUD_INIT = 60.0  # from there to cloud-init's result
 TOTAL = 240.0
 
 _POLL = 0.1  # seconds between two looks at the status, a small local file
-_CHUNK = 15  # seconds one remote loop runs: then we look whether the machine still does
+_CHUNK = 30  # seconds one remote loop runs: then we look whether the machine still does
 _NOT_YET = 75  # its exit status (EX_TEMPFAIL) when what it waits for has not come
 _TAIL = 15  # lines of the console in an error
 _DEATHS = ("Kernel panic", "pvmlab: the install failed")  # the second one is said by the initrd's init
 
-# $1 address, $2 seconds. What answers must speak SSH: a forwarded or half-open port is not enough.
+# $1 address, $2 seconds. Each try costs an emulated provisioner a fifth of a second, in which the target could boot:
+# not many of them, and long loops, because a login costs several. What answers must speak SSH: a forwarded or half-open port is not enough.
 _PORT_LOOP = f"""
 end=$((SECONDS + $2))
 while :; do
@@ -37,7 +38,7 @@ while :; do
     then exit 0
     fi
     [ $SECONDS -ge $end ] && exit {_NOT_YET}
-    sleep 0.3
+    sleep 1
 done
 """
 # $1 seconds. cloud-init writes the file, whole, as its last act.
