@@ -29,8 +29,8 @@ _NOT_YET = 75  # its exit status (EX_TEMPFAIL) when what it waits for has not co
 _TAIL = 15  # lines of the console in an error
 _DEATHS = ("Kernel panic", "pvmlab: the install failed")  # the second one is said by the initrd's init
 
-# $1 address, $2 seconds. Each try costs an emulated provisioner a fifth of a second, in which the target could boot:
-# not many of them, and long loops, because a login costs several. What answers must speak SSH: a forwarded or half-open port is not enough.
+# $1 address, $2 seconds. Each try costs an emulated provisioner a fifth of a second in which the target could boot, and
+# each login more: few tries, long loops. What answers must speak SSH: a forwarded or half-open port is not enough.
 _PORT_LOOP = f"""
 end=$((SECONDS + $2))
 while :; do
