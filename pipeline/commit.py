@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _SUFFIX = ".partial"
@@ -60,6 +60,19 @@ def sweep(folder: Path) -> list[Path]:
             stale.unlink(missing_ok=True)
             swept.append(stale)
     return swept
+
+
+def set_aside(path: Path, *, companions: Sequence[str] = ()) -> Path:
+    """Rename the damaged file *path* to ``<name>.damaged`` in its folder; return that. An older one is replaced.
+
+    :param companions: suffixes of files that go with it, if they are there.
+    :raises OSError: if it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    for suffix in ("", *companions):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
+    return aside
 
 
 def _fsync(path: Path, flags: int) -> None:

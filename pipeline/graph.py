@@ -11,6 +11,7 @@ from doit.exceptions import TaskFailed
 from pipeline.artifact import Artifact
 from pipeline.engine.session import recipe_running
 from pipeline.errors import PvmlabError
+from pipeline.progress import ignore_progress
 
 
 class Graph:
@@ -71,7 +72,7 @@ class Graph:
                     "doc": artifact.doc,
                     "targets": [str(target) for target in artifact.targets],
                     "task_dep": [needed.name for needed in self.needed_by(artifact)],
-                    "uptodate": [_is_up_to_date(artifact)],
+                    "uptodate": [_UpToDate(artifact)],
                     "actions": [(_build, [artifact])],
                     "clean": [artifact.remove],
                     # Programs write to the task's log; swapping sys.stdout would mix the output of parallel tasks.
@@ -81,16 +82,24 @@ class Graph:
                 }
 
 
-def _is_up_to_date(artifact: Artifact) -> Any:
-    # doit passes (task, values); it asks when all the artifact needs has been made
-    return lambda task, values: artifact.reason() is None  # noqa: ARG005
+class _UpToDate:
+    """doit's question whether a task is up to date. ``doit info`` prints it as the reason why not."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+
+    def __call__(self, task: Any, values: Any) -> bool:  # noqa: ARG002 (doit knows these two by their names)
+        return self._artifact.reason() is None
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self._artifact.reasons()))
 
 
-def _build(artifact: Artifact) -> TaskFailed | None:
+def _build(artifact: Artifact, task: Any) -> TaskFailed | None:
     """Run a task's action; a failure people can act on is a value, so that doit prints no traceback for it."""
     try:
-        with recipe_running():
-            artifact.build()
+        with recipe_running(artifact.cache):
+            artifact.build(task.meta.get("listener", ignore_progress))
     except PvmlabError as error:
         failure = TaskFailed(error.brief)
         failure.pvmlab_error = error

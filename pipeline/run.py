@@ -22,7 +22,7 @@ from typing import IO, NoReturn
 from pipeline.errors import CommandError, MissingProgramError
 
 __all__ = [
-    "PIPE", "Completed", "Popen", "attach", "end_all", "find_program", "minimal_environment", "replace",
+    "PIPE", "Completed", "Popen", "attach", "end_all", "find_program", "inherited", "minimal_environment", "replace",
     "require_program", "resume", "run", "spawn",
 ]  # fmt: skip
 
@@ -32,6 +32,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SOURCE_DATE_EPOCH")
 _running: set[Popen[bytes]] = set()  # children of run() in all threads, for end_all()
 _ending = threading.Event()
+_inherited: set[int] = set()  # descriptors that children of run() have open, see inherited()
 _KEPT_FOR_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
                      "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")  # fmt: skip
 
@@ -119,7 +120,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
                     stdin=PIPE if input is not None else None,
                     stdout=stdout or sink or PIPE,
                     stderr=sink or PIPE,
-                    pass_fds=pass_fds,
+                    pass_fds=(*pass_fds, *_inherited),
                 )  # fmt: skip
                 _running.add(process)
                 stack.callback(_running.discard, process)
@@ -214,6 +215,16 @@ def _interrupts_held() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
         for held in arrived:
             signal.raise_signal(held)
+
+
+@contextlib.contextmanager
+def inherited(descriptor: int) -> Iterator[None]:
+    """Have every program that :func:`run` starts meanwhile, and what that starts, keep *descriptor* open."""
+    _inherited.add(descriptor)
+    try:
+        yield
+    finally:
+        _inherited.discard(descriptor)
 
 
 def end_all() -> None:

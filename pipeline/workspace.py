@@ -67,9 +67,14 @@ class Cache:
         return self.root / ".lock"
 
     @property
-    def doit_state(self) -> Path:
-        """doit's own database. Nothing is lost with it: whether a task is up to date is read off the sidecars."""
-        return self.root / ".doit.db"
+    def children_marker(self) -> Path:
+        """Open in every program that a build runs; empty."""
+        return self.root / ".children"
+
+    @property
+    def state(self) -> Path:
+        """What is remembered from run to run (SQLite). Nothing is lost with it, see :mod:`pipeline.state`."""
+        return self.root / ".state.db"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,59 +3,57 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.commit import sweep
 from pipeline.disk_image import as_root
 from pipeline.engine.interrupts import Interrupts, interrupts_end_programs
-from pipeline.errors import ConflictError
+from pipeline.engine.lock import end_orphans, hold, is_held, lock_wait
 from pipeline.run import end_all, run
+from pipeline.state import state_of
 from pipeline.workspace import Cache
 
 _GRACE = 15.0  # seconds for interrupted recipes to remove what they had half made
 _idle = threading.Condition()
 _running_recipes = 0
+_for_good = contextlib.ExitStack()  # held until the process ends
 
 
 @contextlib.contextmanager
-def build_session(cache: Cache) -> Iterator[Interrupts]:
+def build_session(
+    cache: Cache, *, wait: float = 0, tell: Callable[[str], None] = lambda _text: None
+) -> Iterator[Interrupts]:
     """Hold the cache for one build.
 
-    The kernel holds the lock, so it vanishes with the process. What killed builds left is removed first. When the
-    block is left, no recipe runs any more, in whatever thread: after Ctrl-C they are ended and have cleaned up.
+    What killed builds left is removed first. When the block is left, no recipe runs any more, in whatever thread: after
+    Ctrl-C they are ended and have cleaned up.
 
-    :raises ConflictError: if another build holds the cache, saying which process.
+    :param wait: seconds to wait for another build to end; see :func:`lock_wait`.
+    :param tell: takes a sentence that says who is waited for.
+    :raises ConflictError: if another build holds the cache, and still does after *wait*, saying which process.
     """
-    cache.root.mkdir(parents=True, exist_ok=True)
-    with cache.lock.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            raise ConflictError(
-                "another build is writing to this cache",
-                details=f"process {stream.read().strip() or 'unknown'} holds {cache.lock}",
-                resolution="wait for it to end, or use a cache of your own with PVMLAB_CACHE",
-            ) from None
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
+    with hold(cache, wait=wait, tell=tell):
         _sweep(cache)
         with interrupts_end_programs() as interrupts:
             try:
                 yield interrupts
             finally:
                 _end_recipes()
+                state_of(cache).close()
 
 
 @contextlib.contextmanager
-def recipe_running() -> Iterator[None]:
-    """Count a recipe as running while the block does."""
+def recipe_running(cache: Cache) -> Iterator[None]:
+    """Count a recipe as running while the block does.
+
+    :raises ConflictError: if this process does not hold the cache, and cannot get it (doit run with a reporter of its
+        own, ``doit -r console``, opens no session).
+    """
     global _running_recipes  # noqa: PLW0603 (recipes run in threads that doit makes, a session is in none of them)
     with _idle:
+        if not is_held(cache):
+            _for_good.enter_context(hold(cache, wait=lock_wait()))
         _running_recipes += 1
     try:
         yield
@@ -74,9 +72,10 @@ def _end_recipes() -> None:
 
 
 def _sweep(cache: Cache) -> None:
-    """Remove scratch directories and half-written files of builds that were killed."""
+    """Remove scratch directories and half-written files of builds that were killed, and end programs they left."""
     leftovers = sorted(cache.scratch.iterdir()) if cache.scratch.is_dir() else []
     if leftovers:  # files in them may belong to the ids of a user namespace
+        end_orphans(cache)
         run(as_root(["rm", "--recursive", "--force", "--", *leftovers]), timeout=300)
     for folder in {path.parent for path in cache.root.rglob(".*.partial")}:
         sweep(folder)

@@ -10,7 +10,8 @@ from typing import Any
 from contracts.arch import Arch
 from distros.registry import releases
 from pipeline.artifact import Artifact
-from pipeline.engine.reporter import CommandLineReporter, Reporter
+from pipeline.engine.reporter import Reporter
+from pipeline.engine.settings import doit_settings
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
 from pipeline.recipes import container, distribution, initrd, ipxe, provisioner
@@ -65,18 +66,9 @@ def doit_namespace(reporter: type[Reporter] | None = None) -> dict[str, Any]:
 
     :param reporter: None for the one of the ``doit`` command.
     """
-    cache = Workspace.from_environment().cache
-    if reporter is None:
-        reporter = type("CacheReporter", (CommandLineReporter,), {"cache": cache})
     kinds = dict.fromkeys(name.partition(":")[0] for name in graph().artifacts)
     return {
-        "DOIT_CONFIG": {
-            "reporter": reporter,
-            "backend": "sqlite3",
-            "dep_file": str(cache.doit_state),
-            "par_type": "thread",
-            "verbosity": 0,
-        },
+        "DOIT_CONFIG": doit_settings(Workspace.from_environment().cache, reporter),
         **{f"task_{kind.replace('-', '_')}": _creator(kind) for kind in kinds},
     }
 

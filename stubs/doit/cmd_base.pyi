@@ -1,4 +1,7 @@
+# Stubs of doit 0.37, which has no type hints, as far as we use it.
 from typing import Any
+
+Dependency: type
 
 class TaskLoader2: ...
 

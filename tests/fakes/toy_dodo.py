@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from pipeline.artifact import Artifact, Making
-from pipeline.engine.reporter import CommandLineReporter
+from pipeline.engine.settings import doit_settings
 from pipeline.graph import Graph
 from pipeline.run import run
 from pipeline.workspace import Cache
@@ -28,13 +28,7 @@ def artifact(name: str) -> Artifact:
 
 
 GRAPH = Graph(artifact(name) for name in NAMES)
-DOIT_CONFIG = {
-    "reporter": type("ToyReporter", (CommandLineReporter,), {"cache": CACHE}),
-    "backend": "sqlite3",
-    "dep_file": str(CACHE.doit_state),
-    "par_type": "thread",
-    "verbosity": 0,
-}
+DOIT_CONFIG = doit_settings(CACHE)
 
 
 def task_toy():  # type: ignore[no-untyped-def]  # doit's task creators have no types

@@ -121,7 +121,7 @@ def test_a_second_build_at_once_is_refused_with_the_first_ones_number(tmp_path: 
     wait_until_building(cache, "a")
     code, text = build(cache)
     assert code == 4
-    assert f"process {process.pid} holds" in text
+    assert f"process {process.pid} (doit" in text
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline import artifact as module
-from pipeline.artifact import Artifact, Making, read_sidecar, sidecar_path
+from pipeline.artifact import Artifact, Making
+from pipeline.digests import source_digest, tree_digest
 from pipeline.errors import ChecksumError, NotFoundError
+from pipeline.sidecar import read_sidecar, sidecar_path
 from pipeline.workspace import Cache
 
 
@@ -34,18 +36,20 @@ def simple(cache: Cache, text: str = "content", **changes: Any) -> Artifact:
 
 def test_a_built_artifact_is_up_to_date_and_says_how_it_was_made(cache: Cache) -> None:
     thing = simple(cache, make=write("content", {"tool": "1.0"}), options={"level": 9})
-    assert thing.reason() == "not built yet"
+    assert thing.reason() == "thing is not built"
     thing.build()
     assert thing.reason() is None
     assert read_sidecar(cache.root / "thing") == {
-        "schema": 1,
+        "schema": 2,
         "task": "kind:thing",
+        "key": "8c82e736b86c3d7a387d27df5599f93a275f916c0376a2298b258421688c6876",
         "sha256": "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73",
         "size": 7,
         "facts": {"tool": "1.0"},
         "inputs": {},
         "sources": {},
         "options": {"level": 9},
+        "tools": {},
     }
     assert not any(cache.scratch.iterdir())
 
@@ -60,20 +64,20 @@ def test_touching_or_moving_rebuilds_nothing(cache: Cache, tmp_path: Path) -> No
 
 def test_a_changed_option_is_named(cache: Cache) -> None:
     simple(cache, options={"level": 9, "same": 1}).build()
-    assert simple(cache, options={"level": 3, "same": 1}).reason() == "option level changed"
+    assert simple(cache, options={"level": 3, "same": 1}).reason() == "option level changed: 9 -> 3"
 
 
 def test_a_changed_input_is_named(cache: Cache) -> None:
     first = simple(cache, "one", name="kind:first", targets=(cache.root / "first",))
     second = simple(cache, name="kind:second", targets=(cache.root / "second",), inputs=first.targets)
-    assert second.reason() == "not built yet"
+    assert [str(reason) for reason in second.reasons()] == ["second is not built", "input first is not built"]
     first.build()
     second.build()
     assert second.reason() is None
     simple(cache, "two", name="kind:first", targets=first.targets).build()
     assert second.reason() == "input first changed"
     first.remove()
-    assert second.reason() == "first is not built"
+    assert second.reason() == "input first is not built"
 
 
 def test_a_changed_source_is_named_whatever_its_time(
@@ -84,35 +88,81 @@ def test_a_changed_source_is_named_whatever_its_time(
     source.write_text("old")
     simple(cache, sources=(source,)).build()
     os.utime(source, (1, 1))
-    module.digest_of_source.cache_clear()
+    source_digest.cache_clear()
     assert simple(cache, sources=(source,)).reason() is None
     source.write_text("new")
-    module.digest_of_source.cache_clear()
+    source_digest.cache_clear()
     assert simple(cache, sources=(source,)).reason() == "source recipe.py changed"
 
 
 def test_a_source_folder_counts_names_bytes_and_executable_bits_but_no_bytecode(tmp_path: Path) -> None:
-    def digest() -> str:
-        module.digest_of_source.cache_clear()
-        return module.digest_of_source(tmp_path)
-
     (tmp_path / "a").write_text("x")
-    first = digest()
+    first = tree_digest(tmp_path)
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__/a.pyc").touch()
-    assert digest() == first
+    assert tree_digest(tmp_path) == first
     (tmp_path / "a").chmod(0o755)
-    executable = digest()
+    executable = tree_digest(tmp_path)
     assert executable != first
     (tmp_path / "a").rename(tmp_path / "b")
-    assert digest() != executable
+    assert tree_digest(tmp_path) != executable
 
 
-@pytest.mark.parametrize("damage", ["", "conten", "content and more"])
-def test_a_target_of_another_size_is_noticed(cache: Cache, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["", "conten", "content and more", "Content"])
+def test_a_damaged_target_is_noticed_even_with_its_old_times(cache: Cache, damage: str) -> None:
     simple(cache).build()
-    (cache.root / "thing").write_text(damage)
+    assert simple(cache).reason() is None
+    target = cache.root / "thing"
+    before = target.stat()
+    target.write_text(damage)
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert simple(cache).reason() == "thing was changed since it was built"
+
+
+def test_a_target_swapped_for_a_file_of_equal_size_and_time_is_noticed(cache: Cache) -> None:
+    simple(cache).build()
+    target, other = cache.root / "thing", cache.root / "other"
+    other.write_text("CONTENT")
+    os.utime(other, ns=(target.stat().st_atime_ns, target.stat().st_mtime_ns))
+    other.replace(target)
+    assert simple(cache).reason() == "thing was changed since it was built"
+
+
+def test_the_version_of_a_tool_is_part_of_the_key_unless_this_host_lacks_it(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions: dict[str, str | None] = {"packer": "1.0"}
+    monkeypatch.setattr(module, "tool_version", lambda tool, _state: versions[tool])
+    thing = simple(cache, tools=("packer",))
+    thing.build()
+    key = (read_sidecar(cache.root / "thing") or {})["key"]
+    versions["packer"] = None
+    assert thing.reason() is None
+    versions["packer"] = "2.0"
+    assert thing.reason() == "tool packer changed: 1.0 -> 2.0"
+    thing.build()
+    assert (read_sidecar(cache.root / "thing") or {})["key"] != key
+
+
+def test_of_a_changed_list_only_what_differs_is_told(cache: Cache) -> None:
+    simple(cache, options={"packages": ["base", "old"]}).build()
+    changed = simple(cache, options={"packages": ["base", "new"], "level": 1})
+    assert [str(reason) for reason in changed.reasons()] == [
+        "option level is new: 1", 'option packages changed: ["old"] -> ["new"]',
+    ]  # fmt: skip
+
+
+def test_a_sidecar_that_was_edited_is_none(cache: Cache) -> None:
+    simple(cache, make=write("content", {"kernel": "6.1"})).build()
+    path = sidecar_path(cache.root / "thing")
+    path.write_text(path.read_text().replace("6.1", "6.2"))
+    assert simple(cache).reason() == "thing is not built"
+
+
+def test_the_time_a_build_took_is_remembered(cache: Cache) -> None:
+    assert simple(cache).expected_seconds() is None
+    simple(cache).build()
+    assert simple(cache).expected_seconds() == pytest.approx(0, abs=5)
 
 
 def test_verify_refuses_a_flipped_byte(cache: Cache) -> None:
@@ -130,7 +180,7 @@ def test_verify_refuses_a_flipped_byte(cache: Cache) -> None:
 def test_a_sidecar_that_cannot_be_read_counts_as_none(cache: Cache, text: str) -> None:
     simple(cache).build()
     sidecar_path(cache.root / "thing").write_text(text)
-    assert simple(cache).reason() == "not built yet"
+    assert simple(cache).reason() == "thing is not built"
 
 
 def test_a_failed_recipe_leaves_what_was_there(cache: Cache) -> None:
@@ -143,7 +193,7 @@ def test_a_failed_recipe_leaves_what_was_there(cache: Cache) -> None:
     with pytest.raises(OSError, match="disk full"):
         simple(cache, make=fail, options={"new": 1}).build()
     assert (cache.root / "thing").read_text() == "content"
-    assert sorted(path.name for path in cache.root.iterdir()) == ["logs", "thing", "thing.json", "tmp"]
+    assert sorted(path.name for path in cache.root.iterdir()) == [".state.db", ".state.db-shm", ".state.db-wal", "logs", "thing", "thing.json", "tmp"]
     assert not any(cache.scratch.iterdir())
 
 
@@ -153,11 +203,11 @@ def test_a_crash_between_target_and_sidecar_counts_as_not_built(cache: Cache, mo
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "publish_text", crash)
+    monkeypatch.setattr(module, "publish_sidecar", crash)
     with pytest.raises(KeyboardInterrupt):
         simple(cache, "another", options={"new": 1}).build()
     assert (cache.root / "thing").read_text() == "another"
-    assert simple(cache).reason() == "not built yet"
+    assert simple(cache).reason() == "thing is not built"
 
 
 def test_the_sidecar_is_sorted_json_so_that_equal_builds_are_equal_bytes(cache: Cache) -> None:
