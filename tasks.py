@@ -5,9 +5,12 @@ Imports stand inside the verbs: listing and helping must stay fast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from invoke import Collection, Context, Exit, task
 
 _OUTPUT = "table, or json for programs"
+_TASKS = "tasks, kinds (rootfs), patterns ('*:debian-12:*') or files; all, if there are none"
 _TIMEOUT = "seconds to wait at most (default: enough for a machine many times slower than this one)"
 
 
@@ -21,7 +24,7 @@ def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -
 
     Again: says that everything is up. Ctrl-C stops what it started; the next `up` carries on.
     """
-    from cli.artifacts import DoitArtifacts
+    from cli.builds import DoitArtifacts
     from cli.setup import setup
     from lab import journey
     from lab.lab import Lab
@@ -33,6 +36,37 @@ def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -
             Lab.from_environment(), name=name, distro=distro or None, reporter=reporter,
             artifacts=DoitArtifacts(), timeout=timeout or None,
         )  # fmt: skip
+
+
+@task(name="build", positional=[], iterable=["task"], auto_shortflags=False, help={
+    "task": _TASKS,
+    "jobs": "tasks at once",
+    "wait-lock": "seconds to wait for another build of the same cache (default: not at all)",
+    "keep-going": "after a failure go on with what does not depend on it",
+    "dry-run": "only say what would run, and why",
+    "output": "text, or json: one object a line for each event (docs/reference/build-events.md)",
+})  # fmt: skip
+def build_artifacts(  # noqa: PLR0913 (one argument for each option)
+    _c: Context, task: Sequence[str], jobs: int = 2, wait_lock: int = 0, *, keep_going: bool = False,
+    dry_run: bool = False, output: str = "text",
+) -> None:  # fmt: skip
+    """Build artifacts that are missing or out of date, and all they need. The same as `doit`."""
+    from cli import builds
+
+    builds.build_or_plan(
+        task, jobs=jobs, wait=wait_lock, keep_going=keep_going, dry_run=dry_run, output=output,
+    )  # fmt: skip
+
+
+@task(name="explain", positional=[], iterable=["task"], auto_shortflags=False, help={
+    "task": _TASKS,
+    "output": _OUTPUT,
+})  # fmt: skip
+def explain_build(_c: Context, task: Sequence[str], output: str = "table") -> None:
+    """Say what a build would run, and for which reason: the input, source, option or tool that changed."""
+    from cli.builds import explain, select
+
+    explain(select(task), output=output)
 
 
 @task(name="down", auto_shortflags=False, help={"timeout": "seconds for the guests to shut down, then force is used"})
@@ -201,13 +235,14 @@ def doctor_host(_c: Context, output: str = "table") -> None:
 
 @task(name="test", auto_shortflags=False, help={
     "fast": "leave out the tests that start machines",
+    "nightly": "also the long repetitions, for hours",
     "k": "only tests whose names match this expression, as pytest's -k",
 })  # fmt: skip
-def run_tests(_c: Context, *, fast: bool = False, k: str = "") -> None:
+def run_tests(_c: Context, *, fast: bool = False, nightly: bool = False, k: str = "") -> None:
     """Run the tests, the linters among them."""
     from cli import testing
 
-    testing.run_tests(fast=fast, expression=k)
+    testing.run_tests(fast=fast, nightly=nightly, expression=k)
 
 
 @task(name="lint", auto_shortflags=False)
@@ -219,7 +254,7 @@ def lint_code(_c: Context) -> None:
 
 
 namespace = Collection(
-    up, down, clean, status, setup_host, doctor_host, run_tests, lint_code,
+    up, down, clean, status, build_artifacts, explain_build, setup_host, doctor_host, run_tests, lint_code,
     vm=Collection(vm_create, vm_start, vm_stop, vm_list, vm_shell, vm_logs, vm_clean),
     provisioner=Collection(provisioner_create, provisioner_start, provisioner_stop),
 )  # fmt: skip

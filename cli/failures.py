@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import textwrap
 
-from pipeline.errors import ExitCode, PvmlabError
+from pipeline.errors import ExitCode, HostError, PvmlabError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,31 +44,10 @@ def describe(error: BaseException) -> Failure:
         return Failure(error.exit_code, error.brief, error.details, error.resolution)
     if isinstance(error, KeyboardInterrupt):
         return Failure(ExitCode.INTERRUPTED, "interrupted", hint="the same command again carries on")
-    if isinstance(error, OSError) and (failure := _describe_os_error(error)):
-        return failure
+    if isinstance(error, OSError) and HostError.knows(error):
+        return describe(HostError(error))
     return Failure(
         ExitCode.FAILED,
         f"unexpected {type(error).__name__}: {error}",
         hint="this is a fault of pvmlab; the same command with --debug shows where, please report it",
     )
-
-
-def _describe_os_error(error: OSError) -> Failure | None:
-    path = error.filename2 or error.filename
-    where = f" ({path})" if path else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Failure(
-            ExitCode.FAILED, f"the disk is full{where}",
-            hint="free some space (./pvmlab doctor says how much is there and needed), then run the same command again",
-        )  # fmt: skip
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return Failure(
-            ExitCode.FAILED, f"permission denied{where}",
-            hint="made by another user (root, once)? give it to yours, then run the same command again",
-        )  # fmt: skip
-    if error.errno == errno.EROFS:
-        return Failure(
-            ExitCode.FAILED, f"the file system is read-only{where}",
-            hint="PVMLAB_CACHE and PVMLAB_HOME move what pvmlab writes to another place",
-        )  # fmt: skip
-    return None

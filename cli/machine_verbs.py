@@ -6,7 +6,7 @@ import enum
 import sys
 from typing import TypeVar
 
-from cli.artifacts import DoitArtifacts
+from cli.builds import DoitArtifacts
 from cli.confirm import require_yes
 from cli.output import say
 from contracts.arch import Arch

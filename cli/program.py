@@ -16,11 +16,13 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
 from invoke import Argument, Collection, Config, Exit, ParseError, Program
+from invoke.parser.context import ParserContext
+from invoke.parser.parser import Parser
 
 from cli.failures import describe
 from pipeline.errors import ExitCode, PvmlabError, UsageError
@@ -154,6 +156,12 @@ class PvmlabProgram(Program):
         assert self.namespace is not None  # noqa: S101 (given to the constructor)
         return sorted(self.namespace.task_names)
 
+    def _make_parser(self) -> Parser:
+        """Return the parser of verbs; called when their words are known and not yet read."""
+        parser = super()._make_parser()
+        self.core.unparsed[:] = _spread(self.core.unparsed, parser.contexts)
+        return parser
+
     def core_args(self) -> list[Argument]:
         """Return invoke's core options that mean something here."""
         kept = [argument for argument in super().core_args() if argument.name in _CORE_OPTIONS]
@@ -171,8 +179,10 @@ class PvmlabProgram(Program):
     def print_task_help(self, name: str) -> None:
         """Print the help of the verb *name*: what it does, its arguments and options with their defaults."""
         context = self.parser.contexts[name]
-        positionals = [argument.name for argument in context.positional_args]
-        usage = " ".join(["./pvmlab", name, *(word.upper() for word in positionals), "[OPTIONS]"])
+        several = _list_argument(context)
+        positionals = [argument.name for argument in context.positional_args] + ([several] if several else [])
+        words = [f"[{word.upper()} ...]" if word == several else word.upper() for word in positionals]
+        usage = " ".join(["./pvmlab", name, *words, "[OPTIONS]"])
         sys.stdout.write(f"Usage: {usage}\n\n{inspect.getdoc(self.collection[name]) or ''}\n\n")
         rows = [(word.upper(), context.args[word].help or "") for word in positionals]
         rows += [
@@ -226,6 +236,30 @@ def _help_first(argv: list[str], names: Sequence[str]) -> list[str]:
     verbs = [word for word in argv[1:] if word in names]
     asked = any(word in ("-h", "--help") for word in argv)
     return [argv[0], "--help", verbs[0]] if asked and verbs else argv
+
+
+def _list_argument(context: ParserContext) -> str | None:
+    """Return the name of the argument of a verb that takes several words, if it has one."""
+    return next((name for name, argument in context.args.items() if argument.kind is list), None)
+
+
+def _spread(argv: list[str], contexts: Mapping[str, ParserContext]) -> list[str]:
+    """Turn ``build a b`` into ``build --task a --task b``: invoke knows no verb that takes any number of words."""
+    spread: list[str] = []
+    context: ParserContext | None = None
+    is_value = False
+    for word in argv:
+        if word in contexts:
+            context, is_value = contexts[word], False
+        elif is_value:
+            is_value = False
+        elif word.startswith("-"):
+            flag = context.flags.get(word) if context is not None else None
+            is_value = flag is not None and flag.takes_value
+        elif context is not None and (several := _list_argument(context)) is not None:
+            spread.append(f"--{several}")
+        spread.append(word)
+    return spread
 
 
 def _default(argument: Argument) -> str:

@@ -11,14 +11,17 @@ from pipeline.run import replace
 from pipeline.workspace import REPOSITORY
 
 
-def run_tests(*, fast: bool = False, expression: str = "") -> NoReturn:
+def run_tests(*, fast: bool = False, nightly: bool = False, expression: str = "") -> NoReturn:
     """Become pytest, after installing what the tests need.
 
     :param fast: leave out what starts machines or needs artifacts.
+    :param nightly: do not leave out the long repetitions.
     :param expression: pytest's ``-k``: only tests whose names match.
     """
     setup(for_tests=True)
-    _become_pytest([*(["-m", "not vm and not artifacts"] if fast else []), *(["-k", expression] if expression else [])])
+    left_out = [*(["vm", "artifacts"] if fast else []), *([] if nightly else ["nightly"])]
+    markers = ["-m", " and ".join(f"not {marker}" for marker in left_out)]
+    _become_pytest([*markers, *(["-k", expression] if expression else [])])
 
 
 def lint() -> NoReturn:

@@ -6,6 +6,7 @@ One class per kind of failure. Only ``cli``, ``dodo.py`` and ``tasks.py`` turn t
 from __future__ import annotations
 
 import enum
+import errno
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,19 @@ class ExitCode(enum.IntEnum):
     TIMEOUT = 6
     CHECKSUM = 7
     INTERRUPTED = 130
+
+
+_FULL = "free some space (./pvmlab doctor says how much is there and needed), then run the same command again"
+_NOT_YOURS = "made by another user (root, once)? give it to yours, then run the same command again"
+# What the system says when there is something to do about it: the sentence, and what to do.
+_REFUSALS = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: ("the disk is full", _FULL),
+    errno.EACCES: ("permission denied", _NOT_YOURS),
+    errno.EPERM: ("permission denied", _NOT_YOURS),
+    errno.EISDIR: ("a folder is in the way", "move it away, then run the same command again"),
+    errno.EROFS: ("the file system is read-only", "PVMLAB_CACHE and PVMLAB_HOME move what pvmlab writes elsewhere"),
+}
 
 
 class PvmlabError(Exception):
@@ -76,6 +90,20 @@ class ChecksumError(PvmlabError):
     """Bytes are not the ones that were promised."""
 
     exit_code = ExitCode.CHECKSUM
+
+
+class HostError(PvmlabError):
+    """The host's system refused something: the disk is full, a file may not be read."""
+
+    @staticmethod
+    def knows(error: OSError) -> bool:
+        """Return whether there is something to do about *error*; else it is a fault of ours."""
+        return error.errno in _REFUSALS
+
+    def __init__(self, error: OSError) -> None:
+        path = error.filename2 or error.filename
+        what, resolution = _REFUSALS.get(error.errno or 0, (str(error), ""))
+        super().__init__(f"{what} ({path})" if path else what, resolution=resolution)
 
 
 class CommandError(PvmlabError):

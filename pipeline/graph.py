@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from doit.exceptions import TaskFailed
 
 from pipeline.artifact import Artifact
 from pipeline.engine.session import recipe_running
-from pipeline.errors import PvmlabError
+from pipeline.errors import HostError, NotFoundError, PvmlabError
 from pipeline.progress import ignore_progress
 
 
@@ -62,6 +64,28 @@ class Graph:
             visit(self._by_name[name])
         return list(ordered.values())
 
+    def select(self, words: Iterable[str]) -> list[str]:
+        """Return the tasks that *words* name: tasks, kinds (``rootfs``), patterns (``*:debian-12:*``) or target files.
+
+        :raises NotFoundError: for a word that names none.
+        """
+        return list(dict.fromkeys(name for word in words for name in self._named(word)))
+
+    def _named(self, word: str) -> list[str]:
+        if found := [name for name in self._by_name if name == word or name.startswith(f"{word}:")]:
+            return found
+        if found := fnmatch.filter(self._by_name, word):
+            return found
+        if (maker := self._maker.get(Path(word).absolute())) is not None:
+            return [maker.name]
+        kinds = dict.fromkeys(name.partition(":")[0] for name in self._by_name)
+        near = difflib.get_close_matches(word, [*self._by_name, *kinds], n=1)
+        raise NotFoundError(
+            f"there is no task {word!r}",
+            details=f"did you mean {near[0]}?" if near else "",
+            resolution="`./pvmlab cache.list` and `doit list --all` show the tasks",
+        )
+
     def tasks(self, kind: str) -> Iterator[dict[str, Any]]:
         """Yield the doit tasks of one *kind*: ``rootfs`` gives ``rootfs:debian-12:x86_64`` and its siblings."""
         for artifact in self._by_name.values():
@@ -101,7 +125,15 @@ def _build(artifact: Artifact, task: Any) -> TaskFailed | None:
         with recipe_running(artifact.cache):
             artifact.build(task.meta.get("listener", ignore_progress))
     except PvmlabError as error:
-        failure = TaskFailed(error.brief)
-        failure.pvmlab_error = error
-        return failure
+        return _failure(error)
+    except OSError as error:
+        if HostError.knows(error):
+            return _failure(HostError(error))
+        raise  # a fault of ours: doit reports its traceback
     return None
+
+
+def _failure(error: PvmlabError) -> TaskFailed:
+    failure = TaskFailed(error.brief)
+    failure.pvmlab_error = error
+    return failure

@@ -67,9 +67,9 @@ class State:
         def read(connection: sqlite3.Connection) -> str | None:
             query = "SELECT stamp, value, seal FROM entry WHERE kind = ? AND name = ?"
             row = connection.execute(query, (kind, name)).fetchone()
-            if row is None or row[0] != stamp or row[2] != _seal(kind, name, row[0], row[1]):
+            if row is None or row[0] != stamp or not isinstance(row[1], str):  # a flipped bit can make it bytes
                 return None
-            return str(row[1])
+            return row[1] if row[2] == _seal(kind, name, stamp, row[1]) else None
 
         return self._do(read, lambda: self.get(kind, name, stamp))
 
@@ -140,7 +140,7 @@ class State:
         with self._lock:
             try:
                 return action(self._open())
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter for a message that quotes damaged text
                 self._give_up(error)
             return again()
 
@@ -156,11 +156,15 @@ class State:
                 connection.execute(f"PRAGMA {pragma}")
             self._inode = self.path.stat().st_ino
             connection.execute(_SCHEMA)
+            # A flipped bit in a key hides what is stored behind it for ever, and no statement fails.
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
         return self._connection
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         self.close()
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         writable = os.access(self.path if self.path.exists() else self.path.parent, os.W_OK)
         if code in _UNUSABLE or not writable or self._begun_anew:
             self._fallback = {}
@@ -172,8 +176,8 @@ class State:
             if self._inode in {0, self.path.stat().st_ino}:  # else another process has begun a new one
                 kept = set_aside(self.path, companions=("-wal", "-shm"))
                 _log.warning(
-                    "the state file was damaged (%s): it was set aside as %s and begun anew; "
-                    "what is built is known from the sidecars", error, kept.name,
+                    "the state file was damaged (%.80r): it was set aside as %s and begun anew; "
+                    "what is built is known from the sidecars", str(error), kept.name,
                 )  # fmt: skip
             self._inode = 0
         except OSError as problem:

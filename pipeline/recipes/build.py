@@ -10,6 +10,7 @@ from typing import IO, Any
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
+from pipeline.engine.lock import lock_wait
 from pipeline.engine.reporter import Reporter
 from pipeline.engine.session import build_session
 from pipeline.errors import PvmlabError
@@ -27,21 +28,41 @@ class BuildSummary:
     up_to_date: tuple[str, ...]
 
 
-def ensure(tasks: Sequence[str]) -> BuildSummary:
-    """Build what is missing or out of date of *tasks* and all they need; print one line per event to stderr.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How to build.
+
+    :ivar jobs: tasks at once. :ivar wait: seconds to wait for another build of the same cache.
+    :ivar keep_going: after a failure go on with what does not depend on it.
+    :ivar output: ``text`` for people, ``json`` for one object a line on standard output.
+    """
+
+    jobs: int = PARALLEL_TASKS
+    wait: float = 0
+    keep_going: bool = False
+    output: str = "text"
+
+
+def ensure(tasks: Sequence[str], options: BuildOptions | None = None) -> BuildSummary:
+    """Build what is missing or out of date of *tasks* and all they need; tell what happens on stderr.
 
     Nothing is started, not even doit, when all is up to date.
 
     :raises PvmlabError: the first failure. :raises ConflictError: if another build writes to the cache.
     """
+    options = options or BuildOptions(wait=lock_wait())
     wanted = graph().closure(tasks)
     if all(artifact.reason() is None for artifact in wanted):
         return BuildSummary((), tuple(artifact.name for artifact in wanted))
-    with build_session(Workspace.from_environment().cache):
-        return _run_doit(tasks)
+    with build_session(Workspace.from_environment().cache, wait=options.wait, tell=_tell):
+        return _run_doit(tasks, options)
 
 
-def _run_doit(tasks: Sequence[str]) -> BuildSummary:
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _run_doit(tasks: Sequence[str], options: BuildOptions) -> BuildSummary:
     reporters: list[Reporter] = []
 
     class Collecting(Reporter):
@@ -53,7 +74,7 @@ def _run_doit(tasks: Sequence[str]) -> BuildSummary:
             """Leave the telling of failures to our caller."""
 
     namespace = doit_namespace(Collecting)
-    code = DoitMain(ModuleTaskLoader(namespace)).run(["run", "-n", str(PARALLEL_TASKS), *tasks])
+    code = DoitMain(ModuleTaskLoader(namespace)).run(["run", "-n", str(options.jobs), *(["-c"] if options.keep_going else []), *tasks])
     failures = [failure for reporter in reporters for failure in reporter.failures]
     if failures:
         raise failures[0]

@@ -45,8 +45,8 @@ def test_every_verb_and_argument_has_help() -> None:
 
 def test_names_of_verbs_are_the_documented_ones() -> None:
     assert sorted(tasks.namespace.task_names) == [
-        "clean", "doctor", "down", "lint", "provisioner.create", "provisioner.start", "provisioner.stop", "setup",
-        "status", "test", "up", "vm.clean", "vm.create", "vm.list", "vm.logs", "vm.shell", "vm.start", "vm.stop",
+        "build", "clean", "doctor", "down", "explain", "lint", "provisioner.create", "provisioner.start",
+        "provisioner.stop", "setup", "status", "test", "up", "vm.clean", "vm.create", "vm.list", "vm.logs", "vm.shell", "vm.start", "vm.stop",
     ]  # fmt: skip
 
 

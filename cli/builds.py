@@ -1,0 +1,84 @@
+"""Building and explaining: what ``doit`` does, with options of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cli.output import emit
+from contracts.arch import Arch
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:  # they load the whole graph, which --help must not
+    from pipeline.engine.plan import Step
+
+
+_OUTPUTS = {"text": "table", "json": "json"}  # of a build, and what a plan is then printed as
+
+
+class DoitArtifacts:
+    """Builds by the project's doit graph. Implements :class:`lab.journey.Artifacts`."""
+
+    def ensure_for(self, distro: str, arch: Arch) -> None:
+        """Build what an install of *distro* needs.
+
+        :raises NotFoundError: for an unknown distribution. :raises PvmlabError: if a recipe fails.
+        """
+        from distros.registry import require_release
+        from pipeline.recipes import build, graph
+
+        require_release(distro, arch)
+        build.ensure(graph.machine_tasks(distro, arch))
+
+    def ensure_provisioner(self) -> None:
+        """Build what the provisioner is made from.
+
+        :raises PvmlabError: if a recipe fails.
+        """
+        from lab.provisioner import ARCH
+        from pipeline.recipes import build
+
+        build.ensure([f"provisioner:{ARCH}"])
+
+
+def select(words: Sequence[str]) -> list[str]:
+    """Return the tasks that *words* name; all if there are none.
+
+    :raises NotFoundError: for a word that names no task.
+    """
+    from pipeline.recipes.graph import graph
+
+    return graph().select(words) if words else list(graph().artifacts)
+
+
+def build_or_plan(words: Sequence[str], *, jobs: int, wait: int, keep_going: bool, dry_run: bool, output: str) -> None:
+    """Build what *words* name and all it needs, or with *dry_run* say what that would do.
+
+    :raises PvmlabError: the first failure. :raises UsageError: for an option that makes no sense.
+    """
+    if output not in _OUTPUTS:
+        raise UsageError(f"--output {output!r} is unknown", resolution=f"use one of: {', '.join(_OUTPUTS)}")
+    if jobs < 1 or wait < 0:
+        raise UsageError("--jobs is 1 or more, --wait-lock 0 or more")
+    if dry_run:
+        explain(select(words), output=_OUTPUTS[output])
+        return
+    from pipeline.recipes.build import BuildOptions, ensure
+
+    ensure(select(words), BuildOptions(jobs=jobs, wait=wait, keep_going=keep_going, output=output))
+
+
+def explain(tasks: Sequence[str], *, output: str) -> None:
+    """Print which of *tasks* and all they need would run, and why. :raises UsageError: for an unknown *output*."""
+    from pipeline.engine.plan import plan
+    from pipeline.recipes.graph import graph
+
+    steps = plan(graph(), tasks)
+    table = [("TASK", "VERDICT", "WHY", "LAST TOOK"), *(row for step in steps for row in _rows(step))]
+    emit({"steps": steps}, output=output, table=table)
+
+
+def _rows(step: Step) -> list[tuple[str, str, str, str]]:
+    took = f"{step.expected_seconds:.0f} s" if step.expected_seconds is not None else ""
+    first, *others = step.reasons or ("",)
+    return [(step.task, str(step.verdict), first, took), *(("", "", reason, "") for reason in others)]
