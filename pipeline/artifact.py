@@ -18,13 +18,25 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.commit import publish
-from pipeline.digests import file_digest, json_digest, source_digest
+from pipeline.commit import publish, publish_bytes
+from pipeline.contents import files_in
+from pipeline.digests import bytes_digest, file_digest, json_digest, source_digest
 from pipeline.errors import ChecksumError, NotFoundError
 from pipeline.progress import Progress, ProgressListener, ignore_progress
+from pipeline.provenance import statement
 from pipeline.reasons import Reason, differences
-from pipeline.sidecar import publish_sidecar, read_sidecar, require_digest, sidecar_path
+from pipeline.sbom import spdx_document
+from pipeline.sidecar import (
+    PROVENANCE_SUFFIX,
+    SBOM_SUFFIX,
+    files_of,
+    publish_sidecar,
+    read_sidecar,
+    require_digest,
+    sidecar_path,
+)
 from pipeline.state import State, state_of
+from pipeline.subject import Subject
 from pipeline.tool_versions import tool_version
 from pipeline.workspace import REPOSITORY, Cache
 
@@ -100,7 +112,7 @@ class Artifact:
         """
         return {
             "inputs": {self._relative(path): require_digest(path) for path in self.inputs},
-            "sources": {path.relative_to(REPOSITORY).as_posix(): source_digest(path) for path in self.sources},
+            "sources": {_source_name(path): source_digest(path) for path in self.sources},
             "options": json.loads(json.dumps(dict(self.options))),  # as it will be read back: tuples are lists
             "tools": {tool: tool_version(tool, self.state) for tool in self.tools},
         }
@@ -138,13 +150,12 @@ class Artifact:
                 digests = {target: (file_digest(output), output.stat().st_size) for target, output in outputs.items()}
                 for target in self.targets:
                     sidecar_path(target).unlink(missing_ok=True)
-        for target, (sha256, size) in digests.items():
-            record = {
-                "task": self.name, "key": json_digest({"task": self.name, **recipe}), "sha256": sha256, "size": size,
-                "facts": dict(facts), **recipe,
-            }  # fmt: skip
-            publish_sidecar(target, record)
-            self.state.learn_digest(target, sha256)
+        key = json_digest({"task": self.name, **recipe})
+        records = {
+            target: {"task": self.name, "key": key, "sha256": sha256, "size": size, "facts": dict(facts), **recipe}
+            for target, (sha256, size) in digests.items()
+        }
+        self._describe(records)
         self.state.put("seconds", self.name, f"{time.monotonic() - start:.1f}")
 
     def expected_seconds(self) -> float | None:
@@ -153,10 +164,9 @@ class Artifact:
         return float(seconds) if seconds is not None else None
 
     def remove(self) -> None:
-        """Remove the targets and their sidecars."""
-        for target in self.targets:
-            sidecar_path(target).unlink(missing_ok=True)
-            target.unlink(missing_ok=True)
+        """Remove the targets and what goes with them."""
+        for path in [path for target in self.targets for path in files_of(target)]:
+            path.unlink(missing_ok=True)
 
     def verify(self) -> None:
         """Read the targets and compare them with their sidecars.
@@ -172,6 +182,18 @@ class Artifact:
                     resolution=f"`doit {self.name}` builds it again",
                 )
 
+    def _describe(self, records: Mapping[Path, Mapping[str, Any]]) -> None:
+        """Publish what goes with the targets: what is in them, where they come from, and last the sidecars."""
+        subjects = {path: Subject.from_sidecar(self._relative(path), record) for path, record in records.items()}
+        provenance = statement(list(subjects.values()))
+        for target, subject in subjects.items():
+            documents = {SBOM_SUFFIX: spdx_document(subject, files_in(target)), PROVENANCE_SUFFIX: provenance}
+            for suffix, content in documents.items():
+                publish_bytes(target.with_name(target.name + suffix), content)
+            digests = {suffix: bytes_digest(content) for suffix, content in documents.items()}
+            publish_sidecar(target, {**records[target], "documents": digests})
+            self.state.learn_digest(target, subject.sha256)
+
     def _damage(self, target: Path) -> Reason | None:
         """Return what is wrong with the file *target*, whatever it was made from."""
         record, name = read_sidecar(target), self._relative(target)
@@ -179,10 +201,18 @@ class Artifact:
             return Reason("output", name, after="not built")
         if target.stat().st_size != record["size"] or self.state.digest_of(target) != record["sha256"]:
             return Reason("output", name, after="changed since it was built")
+        for suffix, digest in record["documents"].items():
+            document = target.with_name(target.name + suffix)
+            if not document.is_file() or self.state.digest_of(document) != digest:
+                return Reason("output", name + suffix, after="changed or removed since it was built")
         return None
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.cache.root).as_posix()
+
+
+def _source_name(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix() + ("/" if path.is_dir() else "")
 
 
 @contextlib.contextmanager

@@ -20,9 +20,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """Return the SHA-256 of *data*, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def json_digest(data: Any) -> str:
     """Return the SHA-256 of JSON data in its canonical text: sorted keys, no spaces, ASCII."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return bytes_digest(json.dumps(data, sort_keys=True, separators=(",", ":")).encode())
 
 
 def tree_digest(folder: Path) -> str:

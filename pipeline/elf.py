@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSection, DynamicTag
-from elftools.elf.elffile import ELFFile
-from elftools.elf.segments import InterpSegment
+from typing import TYPE_CHECKING
 
 from pipeline.errors import PvmlabError
+
+if TYPE_CHECKING:
+    from elftools.elf.dynamic import DynamicTag
 
 # Debian's multiarch directories and the ABI's own; /lib and /lib64 are links into usr.
 _LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "usr/lib64", "usr/lib")
@@ -43,6 +42,12 @@ def read_dynamic(path: Path) -> Dynamic:
 
     :raises PvmlabError: if it is not an ELF file.
     """
+    # Imported here: 45 ms that every run of doit would pay, to find that nothing is to be built.
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415
+    from elftools.elf.dynamic import DynamicSection  # noqa: PLC0415
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+    from elftools.elf.segments import InterpSegment  # noqa: PLC0415
+
     try:
         with path.open("rb") as stream:
             elf = ELFFile(stream)

@@ -2,8 +2,8 @@
 
 A JSON object: ``schema``, ``task``, ``sha256`` and ``size`` in bytes of the file, ``key`` (the identity of the recipe
 with all it read), ``inputs`` (files of the cache with their digests), ``sources`` (of the repository, likewise),
-``options``, ``tools`` with versions, ``facts`` that the recipe found out, and ``seal``, a digest over all the others: a
-sidecar that was edited or damaged is none.
+``options``, ``tools`` with versions, ``facts`` that the recipe found out, ``documents`` that lie beside it (their
+suffixes with their digests), and ``seal``, a digest over all the others: a sidecar that was edited or damaged is none.
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ from pipeline.errors import NotFoundError
 
 SCHEMA = 2
 SUFFIX = ".json"
+SBOM_SUFFIX = ".spdx.json"  # what is in the file (pipeline.sbom)
+PROVENANCE_SUFFIX = ".intoto.json"  # where it comes from (pipeline.provenance)
 
 
 def sidecar_path(path: Path) -> Path:
     """Return where the sidecar of the artifact file *path* is."""
     return path.with_name(path.name + SUFFIX)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the artifact file *path* with all that goes with it, in the order in which to remove them."""
+    return [sidecar_path(path), *(path.with_name(path.name + end) for end in (SBOM_SUFFIX, PROVENANCE_SUFFIX)), path]
 
 
 def publish_sidecar(path: Path, record: Mapping[str, Any]) -> None:

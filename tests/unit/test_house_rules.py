@@ -40,13 +40,23 @@ MAY_WRITE_FILES = {
     "pxeboot_stack/publish.py": "publishes files inside the container",
     "pipeline/run.py": "appends to logs",
     "pipeline/artifact.py": "appends to logs",
-    "pipeline/engine/session.py": "makes the lock file",
+    "pipeline/engine/lock.py": "makes the lock file",
     "lab/machine.py": "appends to logs",
     "lab/network.py": "appends to logs",
     "lab/logs.py": "appends to logs",
 }
 # They write what their caller publishes: a Making's outputs and scratch files, a temporary folder, the new disk.
 WRITES_FOR_PUBLISHING = ("pipeline/", "installer/", "lab/accelerator.py")
+# Only what is written beside its name, flushed and renamed is whole after a crash; so nobody else renames.
+MAY_PUT_FILES_IN_PLACE = {
+    "pipeline/commit.py": "publishes files",
+    "pxeboot_stack/publish.py": "publishes files inside the container",
+    "lab/logs.py": "turns a log over",
+    "lab/switch.py": "its socket appears under its name when it listens",
+    "pipeline/bundle_import.py": "moves a file that was checked into the temporary path of publish()",
+    "pipeline/deb_store.py": "moves a file that was checked into the temporary path of publish()",
+    "pipeline/verification.py": "links inputs into a scratch cache",
+}
 
 PROCESS_MODULES = {"subprocess", "pty", "multiprocessing"}
 PROCESS_CALL = re.compile(
@@ -113,6 +123,18 @@ def write_faults(tree: ast.AST) -> Iterator[str]:
             words = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
             modes = [word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)]
             if any(re.fullmatch(r"[rwaxbt]*[wax+][rwaxbt+]*(\|[a-z0-9]*)?", mode) for mode in modes):
+                yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def placing_faults(tree: ast.AST) -> Iterator[str]:
+    """Find calls that give a file its name: rename, replace (the one with a single argument is Path's), link, move."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            called, count = node.func.attr, len(node.args)
+            owner = ast.unparse(node.func.value)
+            of_path = called in {"rename", "hardlink_to"} or (called == "replace" and count == 1 and not node.keywords)
+            of_module = f"{owner}.{called}" in {"os.rename", "os.renames", "os.replace", "os.link", "shutil.move"}
+            if of_path or of_module:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
@@ -183,6 +205,8 @@ def test_source_keeps_the_rules(path: Path) -> None:
         faults += import_faults(module, tree)
     if name not in MAY_START_PROCESSES:
         faults += process_faults(tree)
+    if name not in MAY_PUT_FILES_IN_PLACE:
+        faults += placing_faults(tree)
     if name not in MAY_WRITE_FILES and not name.startswith(WRITES_FOR_PUBLISHING):
         faults += write_faults(tree)
     assert not faults, "\n".join(f"{name}: {fault}" for fault in faults)
@@ -195,7 +219,11 @@ def test_no_place_of_this_machine_is_written_down() -> None:
 
 
 def test_exceptions_are_still_needed() -> None:
-    rules = ((MAY_START_PROCESSES, process_faults), (MAY_WRITE_FILES, write_faults))
+    rules = (
+        (MAY_START_PROCESSES, process_faults),
+        (MAY_WRITE_FILES, write_faults),
+        (MAY_PUT_FILES_IN_PLACE, placing_faults),
+    )
     for exceptions, faults in rules:
         for name in exceptions:
             tree = ast.parse((REPOSITORY / name).read_text())
@@ -253,6 +281,20 @@ def test_other_doors_to_processes_are_refused(source: str) -> None:
 )  # fmt: skip
 def test_unpublished_writes_are_refused(source: str) -> None:
     assert list(write_faults(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["os.rename(a, b)", "os.replace(a, b)", "p.replace(q)", "p.rename(q)", "shutil.move(a, b)", "os.link(a, b)",
+     "p.hardlink_to(q)"],
+)  # fmt: skip
+def test_other_ways_to_put_a_file_in_place_are_refused(source: str) -> None:
+    assert list(placing_faults(ast.parse(source)))
+
+
+@pytest.mark.parametrize("source", ["s.replace('a', 'b')", "dataclasses.replace(x, a=1)", "run.replace(argv, check=1)"])
+def test_other_replacing_is_allowed(source: str) -> None:
+    assert not list(placing_faults(ast.parse(source)))
 
 
 @pytest.mark.parametrize("source", ["open('f')", "p.open('rb')", "p.read_text()", "os.open(p, 0)", "p.open()"])

@@ -19,7 +19,7 @@ from installer.errors import InstallError
 from pipeline.run import find_program
 from tests.integration.installer.conftest import Server
 
-_RANDOM = random.Random(1).randbytes(3_000_000)  # noqa: S311 (does not compress: the stream is long)
+_RANDOM = random.Random(1).randbytes(3_000_000)
 
 
 def make_archive() -> bytes:

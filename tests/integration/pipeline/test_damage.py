@@ -17,7 +17,7 @@ from doit.doit_cmd import DoitMain
 
 from pipeline.engine.plan import Verdict, plan
 from pipeline.run import PIPE, Popen, spawn
-from pipeline.sidecar import sidecar_path
+from pipeline.sidecar import files_of, sidecar_path
 from pipeline.state import state_of
 from pipeline.workspace import REPOSITORY
 from tests.fakes.nursery import Nursery, built, digests, toy
@@ -109,7 +109,7 @@ def test_four_hundred_damaged_outputs_are_all_noticed(graph: ModuleType, tmp_pat
         # every kind of damage to the files and the sidecars in turn; the look before it fills the memo of digests
         damage, artifact = DAMAGES[count % len(DAMAGES)], graph.GRAPH.artifacts[choice.choice(names)]
         path = choice.choice(artifact.targets)
-        path = choice.choice([path, path, path, sidecar_path(path)])
+        path = choice.choice([path, *files_of(path)])
         assert artifact.reason() is None
         damage(path, choice)
         assert artifact.reason() is not None, f"{damage.__name__} of {path} was not noticed"
@@ -231,7 +231,7 @@ def test_programs_of_a_killed_build_are_ended_by_the_next(tmp_path: Path) -> Non
     cache = tmp_path / "cache"
     environment = {"TOY_CACHE": str(cache), "TOY_SECONDS": "300", "PYTHONPATH": str(REPOSITORY)}
     cache.mkdir()
-    argv = [sys.executable, "-m", "doit", "--file", REPOSITORY / "tests/fakes/toy_dodo.py", "toy:a"]
+    argv: list[str | Path] = [sys.executable, "-m", "doit", "--file", REPOSITORY / "tests/fakes/toy_dodo.py", "toy:a"]
     process = spawn(argv, env=environment, cwd=cache, stdout=PIPE, stderr=PIPE)
     pids = wait_for_sleepers(cache)
     os.kill(process.pid, signal.SIGKILL)
@@ -271,8 +271,8 @@ def test_doit_list_and_explain_agree_with_what_runs(graph: ModuleType, capsys: p
     flip(graph.target(2, "a"), random.Random(2))
     state_of.cache_clear()
     assert DoitMain(ModuleTaskLoader(vars(graph))).run(["list", "--all", "--status", "--quiet"]) == 0
-    marks = dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
-    assert {name for name, mark in marks.items() if mark == "R" and ":" in name} == {"toy:02"}
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [name for mark, name in lines if mark == "R" and ":" in name] == ["toy:02"]
     steps = {step.task: step for step in plan(graph.GRAPH, graph.GRAPH.artifacts)}
     assert [name for name, step in steps.items() if step.verdict is Verdict.RUN] == ["toy:02"]
     assert steps["toy:02"].reasons == ("02/a was changed since it was built",)

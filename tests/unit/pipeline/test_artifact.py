@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import artifact as module
 from pipeline.artifact import Artifact, Making
-from pipeline.digests import source_digest, tree_digest
+from pipeline.digests import file_digest, source_digest, tree_digest
 from pipeline.errors import ChecksumError, NotFoundError
 from pipeline.sidecar import read_sidecar, sidecar_path
 from pipeline.workspace import Cache
@@ -50,6 +50,10 @@ def test_a_built_artifact_is_up_to_date_and_says_how_it_was_made(cache: Cache) -
         "sources": {},
         "options": {"level": 9},
         "tools": {},
+        "documents": {
+            ".intoto.json": file_digest(cache.root / "thing.intoto.json"),
+            ".spdx.json": file_digest(cache.root / "thing.spdx.json"),
+        },
     }
     assert not any(cache.scratch.iterdir())
 
@@ -165,6 +169,25 @@ def test_the_time_a_build_took_is_remembered(cache: Cache) -> None:
     assert simple(cache).expected_seconds() == pytest.approx(0, abs=5)
 
 
+@pytest.mark.parametrize("suffix", [".spdx.json", ".intoto.json"])
+def test_documents_that_were_edited_or_removed_are_made_again(cache: Cache, suffix: str) -> None:
+    simple(cache).build()
+    document = cache.root / f"thing{suffix}"
+    text = document.read_text()
+    document.write_text(text.replace("thing", "think"))
+    assert simple(cache).reason() == f"thing{suffix} was changed or removed since it was built"
+    document.unlink()
+    assert simple(cache).reason() == f"thing{suffix} was changed or removed since it was built"
+    simple(cache).build()
+    assert document.read_text() == text
+
+
+def test_removing_leaves_nothing_but_the_log(cache: Cache) -> None:
+    simple(cache).build()
+    simple(cache).remove()
+    assert sorted(path.name for path in cache.root.iterdir() if not path.name.startswith(".")) == ["logs", "tmp"]
+
+
 def test_verify_refuses_a_flipped_byte(cache: Cache) -> None:
     thing = simple(cache)
     with pytest.raises(NotFoundError):
@@ -193,7 +216,9 @@ def test_a_failed_recipe_leaves_what_was_there(cache: Cache) -> None:
     with pytest.raises(OSError, match="disk full"):
         simple(cache, make=fail, options={"new": 1}).build()
     assert (cache.root / "thing").read_text() == "content"
-    assert sorted(path.name for path in cache.root.iterdir()) == [".state.db", ".state.db-shm", ".state.db-wal", "logs", "thing", "thing.json", "tmp"]
+    assert sorted(path.name for path in cache.root.iterdir() if not path.name.startswith(".state")) == [
+        "logs", "thing", "thing.intoto.json", "thing.json", "thing.spdx.json", "tmp",
+    ]  # fmt: skip
     assert not any(cache.scratch.iterdir())
 
 
