@@ -46,16 +46,16 @@ def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -
     "dry-run": "only say what would run, and why",
     "output": "text, or json: one object a line for each event (docs/reference/build-events.md)",
 })  # fmt: skip
-def build_artifacts(  # noqa: PLR0913 (one argument for each option)
+def build_artifacts(
     _c: Context, task: Sequence[str], jobs: int = 2, wait_lock: int = 0, *, keep_going: bool = False,
     dry_run: bool = False, output: str = "text",
 ) -> None:  # fmt: skip
     """Build artifacts that are missing or out of date, and all they need. The same as `doit`."""
     from cli import builds
 
-    builds.build_or_plan(
+    raise Exit(code=builds.build_or_plan(
         task, jobs=jobs, wait=wait_lock, keep_going=keep_going, dry_run=dry_run, output=output,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @task(name="explain", positional=[], iterable=["task"], auto_shortflags=False, help={
@@ -217,6 +217,65 @@ def provisioner_stop(_c: Context) -> None:
     stop_provisioner()
 
 
+@task(name="list", auto_shortflags=False, help={"output": _OUTPUT})
+def cache_list(_c: Context, output: str = "table") -> None:
+    """Show what is in the cache: how big it is, whether it is up to date, who needs it."""
+    from cli.cache_verbs import list_cache
+
+    list_cache(output=output)
+
+
+@task(name="prune", auto_shortflags=False, help={
+    "keep-used": "keep only what machines of this lab need",
+    "dry-run": "only say what would be removed, and why",
+    "yes": "do not ask",
+    "output": _OUTPUT,
+})  # fmt: skip
+def cache_prune(
+    _c: Context, *, keep_used: bool = False, dry_run: bool = False, yes: bool = False, output: str = "table"
+) -> None:  # fmt: skip
+    """Remove what killed builds left, what no task makes any more, and package files that nothing is made of."""
+    from cli.cache_verbs import prune_cache
+
+    prune_cache(keep_used=keep_used, dry_run=dry_run, yes=yes, output=output)
+
+
+@task(name="verify", positional=[], iterable=["task"], auto_shortflags=False, help={
+    "task": "what to make once more, named as for `build`; a sample at random, if there are none",
+    "sample": "how many artifacts to make once more; 0: only read",
+    "keep": "a folder for both files, where they differ",
+    "output": _OUTPUT,
+})  # fmt: skip
+def cache_verify(
+    _c: Context, task: Sequence[str], sample: int = 1, keep: str = "", output: str = "table"
+) -> None:  # fmt: skip
+    """Read all that is built and compare it with its digests; make a sample once more and compare that."""
+    from cli.cache_verbs import verify_cache
+
+    verify_cache(task, sample=sample, keep=keep, output=output)
+
+
+@task(name="export", positional=[], iterable=["file"], auto_shortflags=False, help={
+    "file": "the bundle to write (/dev/stdout for a pipe), then tasks, named as for `build`; all, if there are none",
+})  # fmt: skip
+def cache_export(_c: Context, file: Sequence[str]) -> None:
+    """Write artifacts, and all they were made from, into one file for another cache."""
+    from cli.cache_verbs import export_bundle
+
+    export_bundle(file)
+
+
+@task(name="import", positional=["file"], auto_shortflags=False, help={
+    "file": "the bundle (/dev/stdin for a pipe)",
+    "replace": "also what is up to date here and differs",
+})  # fmt: skip
+def cache_import(_c: Context, file: str, *, replace: bool = False) -> None:
+    """Put the artifacts of a bundle into the cache, after checking each against its digest."""
+    from cli.cache_verbs import import_bundle
+
+    import_bundle(file, replace=replace)
+
+
 @task(name="setup", auto_shortflags=False, help={"tests": "also what only the tests need"})
 def setup_host(_c: Context, *, tests: bool = False) -> None:
     """Install the system packages that are missing on this host, after saying which."""
@@ -255,6 +314,7 @@ def lint_code(_c: Context) -> None:
 
 namespace = Collection(
     up, down, clean, status, build_artifacts, explain_build, setup_host, doctor_host, run_tests, lint_code,
+    cache=Collection(cache_list, cache_prune, cache_verify, cache_export, cache_import),
     vm=Collection(vm_create, vm_start, vm_stop, vm_list, vm_shell, vm_logs, vm_clean),
     provisioner=Collection(provisioner_create, provisioner_start, provisioner_stop),
 )  # fmt: skip

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from cli.output import emit
 from contracts.arch import Arch
-from pipeline.errors import UsageError
+from pipeline.engine.lock import lock_wait
+from pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:  # they load the whole graph, which --help must not
     from pipeline.engine.plan import Step
@@ -51,10 +52,11 @@ def select(words: Sequence[str]) -> list[str]:
     return graph().select(words) if words else list(graph().artifacts)
 
 
-def build_or_plan(words: Sequence[str], *, jobs: int, wait: int, keep_going: bool, dry_run: bool, output: str) -> None:
+def build_or_plan(words: Sequence[str], *, jobs: int, wait: int, keep_going: bool, dry_run: bool, output: str) -> int:
     """Build what *words* name and all it needs, or with *dry_run* say what that would do.
 
-    :raises PvmlabError: the first failure. :raises UsageError: for an option that makes no sense.
+    :returns: the exit code: of the first failure, which is told.
+    :raises PvmlabError: if nothing could be built at all. :raises UsageError: for an option that makes no sense.
     """
     if output not in _OUTPUTS:
         raise UsageError(f"--output {output!r} is unknown", resolution=f"use one of: {', '.join(_OUTPUTS)}")
@@ -62,10 +64,12 @@ def build_or_plan(words: Sequence[str], *, jobs: int, wait: int, keep_going: boo
         raise UsageError("--jobs is 1 or more, --wait-lock 0 or more")
     if dry_run:
         explain(select(words), output=_OUTPUTS[output])
-        return
-    from pipeline.recipes.build import BuildOptions, ensure
+        return ExitCode.DONE
+    from pipeline.recipes.build import BuildOptions, run_build
 
-    ensure(select(words), BuildOptions(jobs=jobs, wait=wait, keep_going=keep_going, output=output))
+    options = BuildOptions(jobs=jobs, wait=wait or lock_wait(), keep_going=keep_going, output=output)
+    failures = run_build(select(words), options).failures
+    return failures[0].exit_code if failures else ExitCode.DONE
 
 
 def explain(tasks: Sequence[str], *, output: str) -> None:

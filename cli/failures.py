@@ -33,9 +33,9 @@ class Failure:
 
     @property
     def document(self) -> str:
-        """The message for programs: a JSON object."""
+        """The message for programs: a JSON object on one line, so that it may end a stream of such."""
         error = {"code": int(self.code), "message": self.message, "details": self.details, "hint": self.hint}
-        return json.dumps({"schema": 1, "error": error}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps({"schema": 1, "error": error}, ensure_ascii=False) + "\n"
 
 
 def describe(error: BaseException) -> Failure:

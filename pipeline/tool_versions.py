@@ -20,12 +20,11 @@ _DISTRIBUTION = "py:"
 
 
 def tool_version(tool: str, state: State) -> str | None:
-    """Return the version of *tool*, or None if this host does not have it.
+    """Return the version of *tool*, or None if this host does not have it, or it does not tell.
 
     :param tool: a program's name (``mke2fs``), or ``py:NAME`` for a Python distribution, or ``zlib``, the library that
         Python's own gzip is made with.
     :param state: remembers what programs said, so that each is asked once.
-    :raises PvmlabError: if the program does not tell its version.
     """
     if tool == "zlib":
         return zlib.ZLIB_RUNTIME_VERSION
@@ -37,7 +36,10 @@ def tool_version(tool: str, state: State) -> str | None:
     stamp = stamp_of(Path(program))
     if (known := state.get("tool", program, stamp)) is not None:
         return known
-    version = ask_version(tool)
+    try:
+        version = ask_version(tool)
+    except PvmlabError:  # whatever is wrong with it, the recipe that runs it will say
+        return None
     state.put("tool", program, version, stamp)
     return version
 

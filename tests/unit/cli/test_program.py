@@ -57,7 +57,12 @@ def _verbs(seen: list[object], raised: list[BaseException]) -> Collection:
         """Raise what the test wants."""
         raise raised[0]
 
-    return Collection(up, fail, vm=Collection(start=start))
+    @task(positional=[], iterable=["task"], auto_shortflags=False, help={"task": "Which", "jobs": "How many"})
+    def build(c: Context, task: list[str], jobs: int = 2, dry: bool = False) -> None:
+        """Build tasks."""
+        seen.append((task, jobs, dry))
+
+    return Collection(up, fail, build, vm=Collection(start=start))
 
 
 def test_alone_it_lists_the_verbs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +87,36 @@ def test_help_of_a_verb_with_a_positional(
     assert "--wait" in out
     assert "--name" not in out
     assert not seen, "help must not run the verb"
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ([], ([], 2, False)),
+        (["a"], (["a"], 2, False)),
+        (["a", "--jobs", "3", "b", "--dry", "c"], (["a", "b", "c"], 3, True)),
+        (["--jobs=3", "a:b:c", "*:d"], (["a:b:c", "*:d"], 3, False)),
+        (["--task", "a", "b"], (["a", "b"], 2, False)),
+    ],
+)
+def test_a_verb_may_take_any_number_of_words(
+    run: Run, seen: list[object], words: list[str], arguments: tuple[object, ...]
+) -> None:
+    assert run("build", *words) == ExitCode.DONE
+    assert seen == [arguments]
+
+
+def test_words_of_one_verb_end_at_the_next(run: Run, seen: list[object]) -> None:
+    assert run("build", "a", "b", "up") == ExitCode.DONE
+    assert seen == [(["a", "b"], 2, False), "up"]
+
+
+def test_help_shows_that_a_verb_takes_any_number_of_words(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("build", "--help") == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert out.startswith("Usage: ./pvmlab build [TASK ...] [OPTIONS]\n")
+    assert "TASK         Which" in out
+    assert "--task" not in out
 
 
 def test_help_after_the_double_dash_is_for_the_machine(run: Run, seen: list[object]) -> None:

@@ -17,6 +17,7 @@ from cli import program
 from cli.confirm import require_yes
 from lab.lab import Lab
 from pipeline.errors import ConflictError, UsageError
+from pipeline.recipes.graph import graph
 
 Verb = Callable[..., int]
 
@@ -68,6 +69,9 @@ def test_unknown_machine_is_exit_code_3(verb: Verb, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("build", "--jobs", "0"), "--jobs is 1 or more"),
+        (("build", "--output", "xml"), "--output 'xml' is unknown"),
+        (("explain", "--output", "xml"), "--output 'xml' is unknown"),
         (("vm.create", "Web_1"), "'Web_1' is not a machine name"),
         (("vm.create", "web1", "--arch", "sparc"), "--arch 'sparc' is unknown"),
         (("vm.create", "web1", "--disk-bus", "ide"), "--disk-bus 'ide' is unknown"),
@@ -169,3 +173,31 @@ def test_without_a_terminal_only_the_option_says_yes(monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError):
         require_yes("All gone?", yes=False)
     require_yes("All gone?", yes=True)
+
+
+@pytest.mark.parametrize("words", [("explain", "ipxx"), ("build", "ipxx", "--dry-run"), ("build", "ipxx")])
+def test_unknown_task_is_exit_code_3_and_a_near_one_is_named(
+    verb: Verb, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert verb(*words) == 3
+    error = capsys.readouterr().err
+    assert "there is no task 'ipxx'" in error
+    assert "did you mean ipxe?" in error
+
+
+def test_a_dry_run_says_what_would_run_and_why_and_makes_nothing(
+    verb: Verb, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = home.with_name("cache")
+    graph.cache_clear()
+    assert verb("build", "modules:debian-12:x86_64", "--dry-run", "--output", "json") == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert steps[-1] == {
+        "task": "modules:debian-12:x86_64",
+        "verdict": "would run",
+        "reasons": ["images/debian-12/x86_64/modules.cpio.gz is not built"],
+        "expected_seconds": None,
+    }
+    assert [step["task"] for step in steps][:2] == ["snapshot:bookworm:x86_64", "packages:debian-12:x86_64"]
+    assert {path.name for path in cache.iterdir()} <= {".state.db", ".state.db-wal", ".state.db-shm"}
+    graph.cache_clear()
