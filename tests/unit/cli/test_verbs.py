@@ -46,8 +46,9 @@ def test_every_verb_and_argument_has_help() -> None:
 
 def test_names_of_verbs_are_the_documented_ones() -> None:
     assert sorted(tasks.namespace.task_names) == [
-        "build", "clean", "doctor", "down", "explain", "lint", "provisioner.create", "provisioner.start",
-        "provisioner.stop", "setup", "status", "test", "up", "vm.clean", "vm.create", "vm.list", "vm.logs", "vm.shell", "vm.start", "vm.stop",
+        "build", "cache.export", "cache.import", "cache.list", "cache.prune", "cache.verify", "clean", "doctor", "down",
+        "explain", "lint", "provisioner.create", "provisioner.start", "provisioner.stop", "setup", "status", "test",
+        "up", "vm.clean", "vm.create", "vm.list", "vm.logs", "vm.shell", "vm.start", "vm.stop",
     ]  # fmt: skip
 
 
