@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contracts.sidecar import SCHEMA, SUFFIX
 from pipeline.commit import publish_text
 from pipeline.digests import json_digest
 from pipeline.errors import NotFoundError
 
-SCHEMA = 2
-SUFFIX = ".json"
 SBOM_SUFFIX = ".spdx.json"  # what is in the file (pipeline.sbom)
 PROVENANCE_SUFFIX = ".intoto.json"  # where it comes from (pipeline.provenance)
 

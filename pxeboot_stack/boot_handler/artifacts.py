@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from contracts import sidecar
 from contracts.install import RootfsSource
 from contracts.machine import VmDefinition
 from pxeboot_stack.boot_handler.refusal import Refusal
@@ -15,7 +16,6 @@ ROOTFS = "rootfs.tar.zst"
 KERNEL = "vmlinuz"
 MODULES = "modules.cpio.gz"
 INITRD = "initrd.gz"
-_SIDECAR_SCHEMA = 1
 _MAX_SIDECAR_BYTES = 1024 * 1024
 
 
@@ -47,13 +47,13 @@ def require_rootfs(settings: Settings, machine: VmDefinition) -> RootfsSource:
     :raises Refusal: 503 if the archive or its sidecar is missing or they do not belong together.
     """
     path = _image_folder(settings, machine) / ROOTFS
-    sidecar = _read_sidecar(path.with_name(f"{ROOTFS}.json"), machine)
+    record = _read_sidecar(path.with_name(f"{ROOTFS}{sidecar.SUFFIX}"), machine)
     size = _size(path)
     if size is None:
         raise _missing(ROOTFS, machine)
     try:
         source = RootfsSource(
-            url=image_url(settings, machine, ROOTFS), sha256=str(sidecar["sha256"]), size=int(sidecar["size"])
+            url=image_url(settings, machine, ROOTFS), sha256=str(record["sha256"]), size=int(record["size"])
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _bad_sidecar(machine, str(error)) from None
@@ -81,8 +81,8 @@ def _read_sidecar(path: Path, machine: VmDefinition) -> dict[str, Any]:
         raise _missing(path.name, machine) from None
     except ValueError as error:
         raise _bad_sidecar(machine, f"not JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("schema") != _SIDECAR_SCHEMA:
-        raise _bad_sidecar(machine, f"its schema is not {_SIDECAR_SCHEMA}")
+    if not isinstance(data, dict) or data.get("schema") != sidecar.SCHEMA:
+        raise _bad_sidecar(machine, f"its schema is not {sidecar.SCHEMA}")
     return data
 
 

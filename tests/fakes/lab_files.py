@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contracts import document
+from contracts import document, sidecar
 from contracts.arch import Arch
 from contracts.lan import Lan
 from contracts.machine import SshHostKey, VmDefinition
@@ -52,8 +52,8 @@ def write_artifacts(settings: Settings, *, distro: str = "debian-12", arch: Arch
     (initrds / "initrd.gz").write_bytes(b"initrd")
     for name, data in {"vmlinuz": b"kernel", "modules.cpio.gz": b"modules", "rootfs.tar.zst": ROOTFS}.items():
         (images / name).write_bytes(data)
-    sidecar = {"schema": 1, "sha256": hashlib.sha256(ROOTFS).hexdigest(), "size": len(ROOTFS), "inputs": {}}
-    (images / "rootfs.tar.zst.json").write_text(json.dumps(sidecar))
+    record = {"schema": sidecar.SCHEMA, "sha256": hashlib.sha256(ROOTFS).hexdigest(), "size": len(ROOTFS), "inputs": {}}
+    (images / "rootfs.tar.zst.json").write_text(json.dumps(record))
 
 
 def make_settings(root: Path, lan: Lan | None = None) -> Settings:

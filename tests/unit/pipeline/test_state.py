@@ -62,7 +62,12 @@ def test_what_is_put_is_there_for_the_next_process(cache: Cache, state: State) -
 
 def test_a_file_is_read_once(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
-    monkeypatch.setattr("pipeline.state.file_digest", lambda path: reads.append(path) or file_digest(path))
+
+    def read(path: Path) -> str:
+        reads.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("pipeline.state.file_digest", read)
     file = tmp_path / "file"
     file.write_text("content")
     settle(file)

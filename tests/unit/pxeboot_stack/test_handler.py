@@ -158,12 +158,12 @@ def test_a_missing_artifact_is_said_and_kept_for_the_host(handler: BootHandler, 
     ("sidecar", "reason"),
     [
         ("{", "not JSON"),
-        ("[]", "its schema is not 1"),
-        ('{"schema": 2}', "its schema is not 1"),
-        ('{"schema": 1}', "'sha256'"),
-        ('{"schema": 1, "sha256": "abc", "size": 29}', "not a SHA-256 digest"),
-        (json.dumps({"schema": 1, "sha256": "a" * 64, "size": 5}), "it says 5 bytes, the archive has 29"),
-        (json.dumps({"schema": 1, "sha256": "a" * 64, "size": "many"}), "invalid literal"),
+        ("[]", "its schema is not 2"),
+        ('{"schema": 1}', "its schema is not 2"),
+        ('{"schema": 2}', "'sha256'"),
+        ('{"schema": 2, "sha256": "abc", "size": 29}', "not a SHA-256 digest"),
+        (json.dumps({"schema": 2, "sha256": "a" * 64, "size": 5}), "it says 5 bytes, the archive has 29"),
+        (json.dumps({"schema": 2, "sha256": "a" * 64, "size": "many"}), "invalid literal"),
     ],
 )
 def test_a_wrong_sidecar_stops_the_install_before_it_begins(
