@@ -2,11 +2,14 @@
 
 ::
 
+    snapshot:<suite>:<arch> ──> packages:<set>:<arch> ──> each of the first in these lines:
+
     rootfs:<distro>:<arch> ─┬─> kernel:<distro>:<arch>
                             └─> modules:<distro>:<arch>
-    container-rootfs:<arch> ──> container:<arch> ──┐
-    provisioner-rootfs:<arch> ─────────────────────┴─> provisioner:<arch>
-    initrd:<arch>     ipxe:<arch>
+    container-rootfs:<arch> ─┬─> container:<arch> ──┐
+    ipxe:<arch> ─────────────┘                      │
+    provisioner-rootfs:<arch> ──────────────────────┴─> provisioner:<arch>
+    initrd:<arch>
 
 ``doit list --all``, ``doit rootfs:debian-12:x86_64``, ``doit -n 2``. The same from ``./pvmlab up``, as far as it needs.
 """

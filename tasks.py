@@ -255,14 +255,15 @@ def cache_verify(
     verify_cache(task, sample=sample, keep=keep, output=output)
 
 
-@task(name="export", positional=[], iterable=["file"], auto_shortflags=False, help={
-    "file": "the bundle to write (/dev/stdout for a pipe), then tasks, named as for `build`; all, if there are none",
+@task(name="export", positional=["file"], iterable=["task"], auto_shortflags=False, help={
+    "file": "the bundle to write (/dev/stdout for a pipe)",
+    "task": _TASKS,
 })  # fmt: skip
-def cache_export(_c: Context, file: Sequence[str]) -> None:
+def cache_export(_c: Context, file: str, task: Sequence[str]) -> None:
     """Write artifacts, and all they were made from, into one file for another cache."""
     from cli.cache_verbs import export_bundle
 
-    export_bundle(file)
+    export_bundle([file, *task])
 
 
 @task(name="import", positional=["file"], auto_shortflags=False, help={

@@ -173,6 +173,10 @@ NEEDS: tuple[Need, ...] = (
         services=("nginx.service",),
     ),
     Need(
+        name="strace", why="tests: what reaches the disk, and in which order", programs=("strace",), for_tests=True,
+        packages={Manager.APT: "strace", Manager.DNF: "strace", Manager.PACMAN: "strace"},
+    ),
+    Need(
         name="cpio", why="tests: reads our initrds with another's eyes", programs=("cpio",), for_tests=True,
         packages={Manager.APT: "cpio", Manager.DNF: "cpio", Manager.PACMAN: "cpio"},
     ),

@@ -247,15 +247,18 @@ def _spread(argv: list[str], contexts: Mapping[str, ParserContext]) -> list[str]
     """Turn ``build a b`` into ``build --task a --task b``: invoke knows no verb that takes any number of words."""
     spread: list[str] = []
     context: ParserContext | None = None
-    is_value = False
+    is_value, single = False, 0
     for word in argv:
         if word in contexts:
             context, is_value = contexts[word], False
+            single = len(context.positional_args)  # these words come first, one argument each
         elif is_value:
             is_value = False
         elif word.startswith("-"):
             flag = context.flags.get(word) if context is not None else None
             is_value = flag is not None and flag.takes_value
+        elif single:
+            single -= 1
         elif context is not None and (several := _list_argument(context)) is not None:
             spread.append(f"--{several}")
         spread.append(word)

@@ -53,7 +53,8 @@ def host_mirror() -> Mirror:
             timeout=60,
         ).stdout.splitlines()
         if mirror := parse_index_targets(targets):
-            return dataclasses.replace(mirror, options=_host_options())
+            security = mirror.security or _unfetched_security_archive(targets)
+            return dataclasses.replace(mirror, security=security, options=_host_options())
     raise PrerequisiteError(
         "no Debian mirror is known",
         details="the host's apt configuration names no Debian archive (or its lists were never fetched)",
@@ -73,6 +74,23 @@ def parse_index_targets(lines: Iterable[str]) -> Mirror | None:
         elif "-" not in codename:
             archive = archive or uri.rstrip("/")
     return Mirror(archive, security) if archive else None
+
+
+def parse_release_addresses(addresses: str, codenames: Iterable[str]) -> str | None:
+    """Return the security archive of a release *codenames* names, out of ``apt-get update --print-uris``."""
+    for codename in codenames:
+        if match := re.search(rf"^'(\S+)/dists/{re.escape(codename)}-security/InRelease' ", addresses, re.MULTILINE):
+            return match[1]
+    return None
+
+
+def _unfetched_security_archive(targets: Iterable[str]) -> str | None:
+    """Return the security archive if one is configured that apt has no list of: then it cannot tell it is Debian's.
+
+    Without it, a host that fetched only half of its lists would silently build systems without security updates.
+    """
+    codenames = sorted({line.split("|")[1] for line in targets if line.startswith("Debian|")})
+    return parse_release_addresses(run(["apt-get", "update", "--print-uris"], timeout=60).stdout, codenames)
 
 
 def _host_options() -> tuple[str, ...]:

@@ -125,9 +125,9 @@ class Artifact:
         except NotFoundError:
             missing = (path for path in self.inputs if read_sidecar(path) is None or not path.exists())
             return (*found, *(Reason("input", self._relative(path), after="not built") for path in missing))
-        records = (read_sidecar(target) for target in self.targets)
-        recorded = next((record for record in records if record is not None), None)
-        return (*found, *(differences(recorded, recipe) if recorded is not None else ()))
+        # each: somebody may have put one of the targets back from a copy, with its sidecar
+        records = [record for target in self.targets if (record := read_sidecar(target)) is not None]
+        return (*found, *dict.fromkeys(change for record in records for change in differences(record, recipe)))
 
     def reason(self) -> str | None:
         """Return the first reason in words, or None if the artifact is up to date."""

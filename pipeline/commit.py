@@ -23,7 +23,7 @@ def publish(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
 
     :param mode: permission bits of the published file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         # Made here with its final mode: a secret is never readable by others, not even for a moment.
@@ -51,14 +51,11 @@ def publish_text(path: Path, text: str, *, mode: int = 0o644) -> None:
 def sweep(folder: Path) -> list[Path]:
     """Remove the temporary files that killed processes left in *folder*; return them.
 
-    A file whose writer still lives is left alone.
+    Call it while nobody publishes there. Who wrote them is no help: numbers of processes begin anew after a crash.
     """
-    swept = []
-    for stale in sorted(folder.glob(f".*{_SUFFIX}")):
-        writer = stale.name.removesuffix(_SUFFIX).rsplit(".", 2)[-2]
-        if writer.isdigit() and not Path(f"/proc/{writer}").exists():
-            stale.unlink(missing_ok=True)
-            swept.append(stale)
+    swept = sorted(folder.glob(f".*{_SUFFIX}"))
+    for stale in swept:
+        stale.unlink(missing_ok=True)
     return swept
 
 
@@ -73,6 +70,14 @@ def set_aside(path: Path, *, companions: Sequence[str] = ()) -> Path:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
     return aside
+
+
+def _make_folders(folder: Path) -> None:
+    """Make *folder* and those above it that are missing; a folder is there after a crash once its parent is flushed."""
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _fsync(path: Path, flags: int) -> None:

@@ -35,6 +35,8 @@ _REFUSALS = {
     errno.EACCES: ("permission denied", _NOT_YOURS),
     errno.EPERM: ("permission denied", _NOT_YOURS),
     errno.EISDIR: ("a folder is in the way", "move it away, then run the same command again"),
+    errno.EMFILE: ("too many files are open", "allow more (ulimit -n 4096), then run the same command again"),
+    errno.ENFILE: ("too many files are open on this host", "end other programs, then run the same command again"),
     errno.EROFS: ("the file system is read-only", "PVMLAB_CACHE and PVMLAB_HOME move what pvmlab writes elsewhere"),
 }
 

@@ -1,6 +1,6 @@
 """The installer's initrd: busybox, CPython, a few tools and ``installer/``, chosen out of unpacked Debian packages.
 
-    packages --mmdebstrap--variant=extract--> tree --installer_initrd--> cpio entries --cpio.write_gzip--> initrd.gz
+    packages --dpkg-deb--extract--> tree --installer_initrd--> cpio entries --cpio.write_gzip--> initrd.gz
 
 The kernel's modules are no part of it: they come in a second archive that belongs to the kernel being booted.
 """

@@ -1,26 +1,31 @@
-"""Debian root filesystems and package trees, made by mmdebstrap: without root where the host allows it."""
+"""Debian root filesystems, made by mmdebstrap of packages that are there: without root where the host allows it.
+
+Equal packages and equal wishes give equal bytes: times are at most that of the newest package, and nothing of the host,
+its name, its mirror or its user, gets in.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-import re
+import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import zstandard
 
-from contracts.arch import Arch
-from pipeline.apt_sources import Mirror
 from pipeline.artifact import Making
+from pipeline.bytecode import bind_to_times
+from pipeline.deb_file import newest_time
 from pipeline.errors import PvmlabError
+from pipeline.package_set import Package, PackageSet, render_manifest
 from pipeline.run import run
 
 ZSTD_LEVEL = 9
-_TIMEOUT = 3600.0  # seconds; a slow mirror is slow, but not for ever
+_TIMEOUT = 3600.0  # seconds; a slow host is slow, but not for ever
 _DOCUMENTATION = (
     "/usr/share/man/*",
     "/usr/share/info/*",
@@ -28,86 +33,104 @@ _DOCUMENTATION = (
     "/usr/share/doc/*",
     "/usr/share/lintian/*",
 )
-_VERSION = re.compile(r"mmdebstrap (\S+)")
+# Where the packages came from, and what mmdebstrap copies of the host so that maintainer scripts have a network.
+_OF_THE_BUILD = 'rm -f "$1"/etc/apt/sources.list "$1"/etc/hostname "$1"/etc/resolv.conf'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PackageSet:
-    """What to install.
+class RootFilesystem:
+    """What to install, and how.
 
-    :ivar variant: mmdebstrap's: ``minbase`` for a system, ``extract`` for the packages' files alone, unconfigured.
     :ivar exclude: dpkg path patterns left out, besides documentation and translations.
     :ivar customize: shell text run at the end with the tree as ``$1`` (mmdebstrap's customize hook).
     """
 
-    suite: str
-    arch: Arch
-    packages: tuple[str, ...]
-    variant: str = "minbase"
+    packages: PackageSet
     exclude: tuple[str, ...] = ()
     customize: str = ""
 
     def options(self) -> dict[str, object]:
-        """Everything about it that decides the result, for the artifact's key."""
-        return {**dataclasses.asdict(self), "zstd": ZSTD_LEVEL}
+        """Return what decides the result besides the packages' files, for the artifact's key."""
+        return {"arguments": mmdebstrap_arguments(self), "zstd": ZSTD_LEVEL}
 
 
-def mmdebstrap_arguments(wanted: PackageSet, mirror: Mirror) -> list[str]:
-    """Return the command line that writes *wanted* as a tar to standard output."""
+def mmdebstrap_arguments(wanted: RootFilesystem) -> list[str]:
+    """Return the arguments that decide what is installed; privileges and the place of the packages do not."""
     return [
-        "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--format=tar",
-        f"--variant={wanted.variant}",
-        f"--architectures={wanted.arch.debian}",
-        f"--include={','.join(wanted.packages)}",
+        "--variant=minbase",
+        f"--architectures={wanted.packages.arch.debian}",
+        f"--include={','.join(wanted.packages.packages)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in (*_DOCUMENTATION, *wanted.exclude)),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",  # licences travel with the programs
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
-        *(f"--aptopt={option}" for option in mirror.options),
+        f"--customize-hook={_OF_THE_BUILD}",
         *([f"--customize-hook={wanted.customize}"] if wanted.customize else []),
-        wanted.suite,
-        "-",
-        *mirror.source_lines(wanted.suite),
     ]
 
 
-def make_tar(wanted: PackageSet, mirror: Mirror, output: Path, *, making: Making) -> Mapping[str, str]:
-    """Write *wanted* as an uncompressed tar; return the tool's version.
+def make_rootfs(wanted: RootFilesystem, packages: Sequence[Package], debs: Sequence[Path], *, making: Making) -> int:
+    """Write the root filesystem with exactly these packages as a zstd-compressed tar to the making's only output.
 
+    :param debs: the packages' files. :returns: the time in it, in seconds since 1970.
     :raises CommandError: if mmdebstrap fails; its log has the reason.
+    :raises PvmlabError: if other packages are installed in the end.
     """
-    with output.open("wb") as stream:
-        run(mmdebstrap_arguments(wanted, mirror), timeout=_TIMEOUT, network=True, log=making.log, stdout=stream)
-    return {"mmdebstrap": mmdebstrap_version()}
-
-
-def make_tar_zst(wanted: PackageSet, mirror: Mirror, *, making: Making) -> Mapping[str, Any]:
-    """Write *wanted* as a zstd-compressed tar to the making's only output.
-
-    :returns: facts for the sidecar: the tools' versions, and each installed package with its version.
-    """
-    plain = making.scratch / "rootfs.tar"
-    versions = make_tar(wanted, mirror, plain, making=making)
+    plain, epoch = making.scratch / "rootfs.tar", newest_time(debs)
+    making.report("installing packages")
+    with _repository(packages, debs) as repository, plain.open("wb") as stream:
+        run(
+            [
+                "mmdebstrap",
+                f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+                *mmdebstrap_arguments(wanted),
+                "",  # no suite: there is but one version of each package to choose from
+                "-",
+                f"deb [trusted=yes] copy:{repository} ./",  # the store and the archive's signature vouch for them
+            ],
+            timeout=_TIMEOUT,
+            env={"SOURCE_DATE_EPOCH": str(epoch)},
+            log=making.log,
+            stdout=stream,
+        )
+    _require_same(installed_packages(plain), packages)
+    bind_to_times(plain)
+    making.report("compressing")
     # Two threads always: the number is part of what the compressed bytes depend on, the host's cores must not be.
     compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=2, write_checksum=True)
     with plain.open("rb") as source, making.output.open("wb") as sink:
         compressor.copy_stream(source, sink, size=plain.stat().st_size)
-    return {**versions, "zstandard": zstandard.__version__, "packages": installed_packages(plain)}
+    return epoch
 
 
-def extract_packages(wanted: PackageSet, mirror: Mirror, into: Path, *, making: Making) -> Mapping[str, str]:
-    """Unpack the packages' files into the directory *into*, owned by us; return the tool's version."""
-    plain = making.scratch / "packages.tar"
-    versions = make_tar(wanted, mirror, plain, making=making)
-    into.mkdir()
-    run(
-        ["tar", "--extract", "--file", plain, "--directory", into, "--no-same-owner", "--exclude=./dev/*"],
-        timeout=_TIMEOUT, log=making.log,
-    )  # fmt: skip
-    plain.unlink()
-    return versions
+@contextlib.contextmanager
+def _repository(packages: Sequence[Package], debs: Sequence[Path]) -> Iterator[Path]:
+    """Yield a directory with the packages and their index, as apt takes it for an archive (sources.list(5), "flat").
+
+    Copies, in the directory for temporary files, readable by all: in a user namespace mmdebstrap's root is another user
+    than the one to whom the store belongs, and may lie behind a home directory it cannot enter.
+    """
+    with tempfile.TemporaryDirectory(prefix="pvmlab-packages.") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for package, deb in zip(packages, debs, strict=True):
+            shutil.copyfile(deb, folder / package.file_name)
+        (folder / "Packages").write_text(render_manifest(packages, local=True))
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        yield folder
+
+
+def _require_same(installed: dict[str, str], packages: Sequence[Package]) -> None:
+    wanted = {package.name: package.fields["Version"] for package in packages}
+    different = sorted({name for name, _ in wanted.items() ^ installed.items()})
+    if different:
+        raise PvmlabError(
+            f"mmdebstrap installed other packages than the manifest names: {', '.join(different)}",
+            details="apt found another solution in two steps than in one",
+            resolution="name these packages in the set, or report it",
+        )
 
 
 def installed_packages(archive: Path) -> dict[str, str]:
@@ -130,14 +153,6 @@ def parse_dpkg_status(text: str) -> dict[str, str]:
         if fields.get("Status", "").endswith(" installed"):
             packages[fields["Package"]] = fields["Version"]
     return packages
-
-
-def mmdebstrap_version() -> str:
-    """Return the version of the mmdebstrap on the PATH."""
-    match = _VERSION.search(run(["mmdebstrap", "--version"], timeout=60).stdout)
-    if match is None:
-        raise PvmlabError("mmdebstrap does not tell its version", resolution="./pvmlab doctor")
-    return match[1]
 
 
 @contextlib.contextmanager

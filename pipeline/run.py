@@ -138,6 +138,8 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
     done = Completed(tuple(words), process.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
         how = _describe_end(done.returncode)
+        if log is not None and _is_full(log.parent):  # its own words about that could not be written there
+            how += ": the disk is full"
         raise CommandError(words, returncode=done.returncode, tail=_tail(out, err, log), log=log, how=how)
     return done
 
@@ -251,6 +253,12 @@ def _end_group(process: Popen[bytes]) -> tuple[bytes | None, bytes | None]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=grace)
     raise AssertionError("unreachable: SIGKILL has no timeout")
+
+
+def _is_full(folder: Path) -> bool:
+    space = os.statvfs(folder)
+    has_no_inode = space.f_files > 0 and space.f_favail == 0  # btrfs counts none at all
+    return space.f_bavail == 0 or has_no_inode
 
 
 def _describe_end(returncode: int) -> str:

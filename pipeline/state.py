@@ -164,9 +164,11 @@ class State:
 
     def _give_up(self, error: Exception) -> None:
         self.close()
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         writable = os.access(self.path if self.path.exists() else self.path.parent, os.W_OK)
-        if code in _UNUSABLE or not writable or self._begun_anew:
+        # a file that is shorter than it says is damaged, whatever else cannot be read or written is the disk's fault
+        is_disk = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_SHORT_READ
+        if code & 0xFF in _UNUSABLE or is_disk or not writable or self._begun_anew:
             self._fallback = {}
             if writable:
                 _log.warning("the state file %s cannot be used (%s): this run does without it", self.path, error)

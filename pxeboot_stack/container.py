@@ -26,7 +26,7 @@ SOURCES = ("contracts", "pxeboot_stack")
 NOT_COPIED = ("container.py", "provisioner.py", "provisioner", "requirements.lock")
 
 # The root file system is read-only, so nothing is compiled later: without this each start compiles everything.
-COMPILE = ("python3", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", str(ROOT))
+COMPILE = ("python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(ROOT))
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

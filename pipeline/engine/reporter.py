@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from pipeline.artifact import Artifact
 from pipeline.engine.events import (
@@ -30,7 +30,7 @@ from pipeline.engine.listener import TaskListener
 from pipeline.engine.lock import lock_wait
 from pipeline.engine.session import build_session
 from pipeline.engine.views import open_view, wanted_output
-from pipeline.errors import ExitCode, PvmlabError, UsageError
+from pipeline.errors import ExitCode, HostError, PvmlabError, UsageError
 from pipeline.progress import ProgressListener
 from pipeline.workspace import Cache
 
@@ -205,9 +205,17 @@ class CommandLineReporter(Reporter):
             session = build_session(self.cache, wait=lock_wait(), tell=self.note)
             self._interrupts = self._session.enter_context(session)
         except PvmlabError as error:
-            self._fail(error)
-            self._finish(Outcome.FAILED)
-            sys.exit(error.exit_code)
+            self._refuse(error)
+        except OSError as error:
+            if not HostError.knows(error):
+                raise
+            self._refuse(HostError(error))
+
+    def _refuse(self, error: PvmlabError) -> NoReturn:
+        """End a run that cannot have the cache."""
+        self._fail(error)
+        self._finish(Outcome.FAILED)
+        sys.exit(error.exit_code)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """*task* failed. If that is because it was interrupted, people know."""

@@ -8,19 +8,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from contracts.arch import Arch
 from pipeline.artifact import Artifact, Making
-from pipeline.disk_image import as_root
-from pipeline.mmdebstrap import PackageSet
+from pipeline.disk_image import NO_DEVICES, as_root
+from pipeline.mmdebstrap import RootFilesystem
 from pipeline.oci import ImageConfig, compress_layer, write_image
+from pipeline.package_set import PackageSet
 from pipeline.recipes.debian_rootfs import debian_rootfs
+from pipeline.recipes.packages import inherited_facts
 from pipeline.rootfs import decompress
 from pipeline.run import run
 from pipeline.tree_tar import TreeTar
+from pipeline.wheels import fetch_wheels, unpack_wheels, wheel_fact
 from pipeline.workspace import REPOSITORY, Cache
 from pxeboot_stack import container as definition
 
@@ -33,11 +36,16 @@ def _rootfs_path(arch: Arch, cache: Cache) -> Path:
     return cache.root / "containers" / f"rootfs_{arch}.tar.zst"
 
 
+def package_set(arch: Arch) -> PackageSet:
+    """Return the packages of the container's Debian."""
+    return PackageSet(name=definition.NAME, suite=definition.SUITE, arch=arch, packages=definition.PACKAGES)
+
+
 def rootfs(arch: Arch, cache: Cache) -> Artifact:
     """Return the container's Debian layer."""
     return debian_rootfs(
         f"container-rootfs:{arch}",
-        PackageSet(suite=definition.SUITE, arch=arch, packages=definition.PACKAGES),
+        RootFilesystem(packages=package_set(arch)),
         doc=f"the services container's Debian, {arch}",
         target=_rootfs_path(arch, cache),
         cache=cache,
@@ -54,12 +62,16 @@ def container(arch: Arch, cache: Cache) -> Artifact:
         labels=definition.LABELS,
     )
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         plain, ours = making.scratch / "base.tar", making.scratch / "ours.tar"
         decompress(base, plain)
+        wheels = fetch_wheels(_LOCK, making.scratch / "wheels", python_version=definition.PYTHON_VERSION, making=making)
+        unpack_wheels(wheels, making.scratch / "site")
         _write_our_layer(plain, programs, ours, making=making)
         layers = [compress_layer(path, path.with_suffix(".tar.gz")) for path in (plain, ours)]
-        return {"image": write_image(making.output, config, arch, layers)}
+        image = write_image(making.output, config, arch, layers)
+        python = [wheel_fact(wheel) for wheel in wheels]
+        return {"image": image, **inherited_facts(base, *(path for _, path in programs), others=python)}
 
     return Artifact(
         name=f"container:{arch}",
@@ -68,40 +80,40 @@ def container(arch: Arch, cache: Cache) -> Artifact:
         targets=(cache.container(arch),),
         inputs=(base, *(path for _, path in programs)),
         sources=(REPOSITORY / "contracts", REPOSITORY / "pxeboot_stack", *_recipe_sources()),
+        tools=("py:isal", "tar"),
         make=make,
     )
 
 
 def _recipe_sources() -> tuple[Path, ...]:
-    return tuple(REPOSITORY / "pipeline" / name for name in ("oci.py", "recipes/container.py", "tree_tar.py"))
+    return tuple(
+        REPOSITORY / "pipeline" / name for name in ("oci.py", "recipes/container.py", "tree_tar.py", "wheels.py")
+    )
 
 
 def _write_our_layer(base: Path, programs: Sequence[tuple[Arch, Path]], layer: Path, *, making: Making) -> None:
     """Write the layer with our packages, their libraries and iPXE, compiled by the container's own interpreter."""
-    files, tree, root = making.scratch / "files.tar", making.scratch / "tree", str(definition.ROOT).lstrip("/")
-    _write_files(files, programs, making=making)
+    files, tree, top = making.scratch / "files.tar", making.scratch / "tree", definition.ROOT.parts[1]
+    _write_files(files, programs, site=making.scratch / "site")
     try:
         tree.mkdir()
         for archive in (base, files):
-            _as_root(["tar", "--extract", "--file", archive, "--directory", tree, "--numeric-owner"], making)
+            _as_root(
+                ["tar", "--extract", "--file", archive, "--directory", tree, "--numeric-owner", NO_DEVICES], making
+            )
         _as_root(["chroot", tree, *definition.COMPILE], making)
         _as_root(
             ["tar", "--create", "--file", layer, "--directory", tree, "--sort=name", "--mtime=@0", "--numeric-owner",
-             "--owner=0", "--group=0", "--format=posix", "--pax-option=delete=atime,delete=ctime", root],
+             "--owner=0", "--group=0",
+             "--mode=u=rwX,go=rX",  # compiled files have what the umask left of it
+             "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", top],
             making,
         )  # fmt: skip
     finally:
         run(as_root(["rm", "--recursive", "--force", tree]), timeout=_TIMEOUT, cleanup=True)
 
 
-def _write_files(output: Path, programs: Sequence[tuple[Arch, Path]], *, making: Making) -> None:
-    site = making.scratch / "site"
-    run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes",
-         "--only-binary=:all:", f"--python-version={definition.PYTHON_VERSION}", "--target", site,
-         "--requirement", _LOCK],
-        timeout=_TIMEOUT, network=True, log=making.log,
-    )  # fmt: skip
+def _write_files(output: Path, programs: Sequence[tuple[Arch, Path]], *, site: Path) -> None:
     with TreeTar(output) as tar:
         for package in definition.SOURCES:
             for path in sorted((REPOSITORY / package).rglob("*")):

@@ -6,16 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
-from pipeline.mmdebstrap import PackageSet, make_tar_zst
-from pipeline.workspace import Cache
+from pipeline.mmdebstrap import RootFilesystem, make_rootfs
+from pipeline.recipes.packages import fetch, manifest_path, package_facts
+from pipeline.workspace import REPOSITORY, Cache
+
+_SOURCES = ("bytecode.py", "deb_file.py", "mmdebstrap.py", "package_set.py")
+_TOOLS = ("apt-get", "dpkg", "mmdebstrap", "py:zstandard", "tar")
 
 
-def debian_rootfs(name: str, wanted: PackageSet, *, doc: str, target: Path, cache: Cache) -> Artifact:
-    """Return the task *name* that makes the root filesystem *wanted* from the host's mirror."""
+def debian_rootfs(name: str, wanted: RootFilesystem, *, doc: str, target: Path, cache: Cache) -> Artifact:
+    """Return the task *name* that makes the root filesystem *wanted* of the packages in its set's manifest."""
 
     def make(making: Making) -> Mapping[str, Any]:
-        return make_tar_zst(wanted, host_mirror(), making=making)
+        packages, debs = fetch(wanted.packages, cache, making)
+        return package_facts(packages, make_rootfs(wanted, packages, debs, making=making))
 
-    return Artifact(name=name, doc=doc, cache=cache, targets=(target,), options=wanted.options(), make=make)
+    return Artifact(
+        name=name,
+        doc=doc,
+        cache=cache,
+        targets=(target,),
+        inputs=(manifest_path(wanted.packages, cache),),
+        sources=tuple(REPOSITORY / "pipeline" / name for name in _SOURCES),
+        options=wanted.options(),
+        tools=_TOOLS,
+        make=make,
+    )

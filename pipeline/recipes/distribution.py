@@ -2,14 +2,15 @@
 
 ::
 
-    rootfs ─┬─> kernel   (vmlinuz, initrd)
-            └─> modules  (modules.cpio.gz)
+    packages ──> rootfs ─┬─> kernel   (vmlinuz, initrd)
+                         └─> modules  (modules.cpio.gz)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from contracts.arch import Arch
 from distros.debian import CUSTOMIZE, DebianRelease
@@ -22,17 +23,24 @@ from pipeline.kernel_modules import (
     pack_modules,
     read_modules,
 )
-from pipeline.mmdebstrap import PackageSet
+from pipeline.mmdebstrap import RootFilesystem
+from pipeline.package_set import PackageSet
 from pipeline.recipes.debian_rootfs import debian_rootfs
+from pipeline.recipes.packages import inherited_facts
 from pipeline.rootfs import extract_boot_files
 from pipeline.workspace import REPOSITORY, Cache
+
+
+def package_set(release: DebianRelease, arch: Arch) -> PackageSet:
+    """Return the packages of an installed system."""
+    return PackageSet(name=release.name, suite=release.suite, arch=arch, packages=release.packages(arch))
 
 
 def rootfs(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
     """Return the root filesystem of an installed system."""
     return debian_rootfs(
         f"rootfs:{release.name}:{arch}",
-        PackageSet(suite=release.suite, arch=arch, packages=release.packages(arch), customize=CUSTOMIZE),
+        RootFilesystem(packages=package_set(release, arch), customize=CUSTOMIZE),
         doc=f"root filesystem of {release.title}, {arch}",
         target=cache.image(release.name, arch, "rootfs.tar.zst"),
         cache=cache,
@@ -44,9 +52,9 @@ def kernel(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
     archive = cache.image(release.name, arch, "rootfs.tar.zst")
     vmlinuz, initrd = (cache.image(release.name, arch, name) for name in ("vmlinuz", "initrd"))
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         outputs = {"vmlinuz": making.outputs[vmlinuz], "initrd.img": making.outputs[initrd]}
-        return {"kernel": extract_boot_files(archive, outputs)}
+        return {"kernel": extract_boot_files(archive, outputs), "epoch": inherited_facts(archive)["epoch"]}
 
     return Artifact(
         name=f"kernel:{release.name}:{arch}",
@@ -54,7 +62,7 @@ def kernel(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(vmlinuz, initrd),
         inputs=(archive,),
-        sources=(REPOSITORY / "pipeline/rootfs.py",),
+        sources=_sources("recipes/distribution.py", "rootfs.py"),
         make=make,
     )
 
@@ -63,14 +71,14 @@ def modules(release: DebianRelease, arch: Arch, cache: Cache, *, selection: str)
     """Return ``modules.cpio.gz``: the kernel modules an installer needs (*selection* ``installer``), or ``all``."""
     archive = cache.image(release.name, arch, "rootfs.tar.zst")
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         tree = read_modules(archive)
         if selection == "all":
             entries = pack_all_modules(tree)
         else:
             entries = pack_modules(tree, INSTALLER_MODULES, optional=INSTALLER_MODULES_OPTIONAL)
         cpio.write_gzip(making.output, entries)
-        return {"kernel": tree.kver}
+        return {"kernel": tree.kver, "epoch": inherited_facts(archive)["epoch"]}
 
     return Artifact(
         name=f"modules:{release.name}:{arch}",
@@ -78,8 +86,9 @@ def modules(release: DebianRelease, arch: Arch, cache: Cache, *, selection: str)
         cache=cache,
         targets=(cache.image(release.name, arch, "modules.cpio.gz"),),
         inputs=(archive,),
-        sources=_sources("cpio.py", "kernel_modules.py"),
+        sources=_sources("cpio.py", "kernel_modules.py", "recipes/distribution.py"),
         options={"selection": selection},
+        tools=("py:isal",),
         make=make,
     )
 

@@ -14,7 +14,8 @@ from pipeline.engine.reporter import Reporter
 from pipeline.engine.settings import doit_settings
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
-from pipeline.recipes import container, distribution, initrd, ipxe, provisioner
+from pipeline.package_set import PackageSet
+from pipeline.recipes import container, distribution, initrd, ipxe, packages, provisioner
 from pipeline.workspace import Cache, Workspace
 
 SERVICE_ARCHES = (Arch.X86_64,)
@@ -22,6 +23,7 @@ SERVICE_ARCHES = (Arch.X86_64,)
 
 def artifacts(cache: Cache) -> Iterator[Artifact]:
     """Yield every artifact of the project."""
+    yield from packages.package_artifacts(package_sets(), cache)
     for release in releases().values():
         for arch in release.arches:
             yield distribution.rootfs(release, arch, cache)
@@ -34,6 +36,14 @@ def artifacts(cache: Cache) -> Iterator[Artifact]:
         yield container.container(arch, cache)
         yield provisioner.rootfs(arch, cache)
         yield provisioner.provisioner(arch, cache)
+
+
+def package_sets() -> Iterator[PackageSet]:
+    """Yield every set of Debian packages that something is made of."""
+    for release in releases().values():
+        yield from (distribution.package_set(release, arch) for arch in release.arches)
+    for arch in SERVICE_ARCHES:
+        yield from (recipe.package_set(arch) for recipe in (initrd, ipxe, container, provisioner))
 
 
 def modules_selection() -> str:

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from contracts.arch import Arch
 from pipeline import cpio
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
+from pipeline.deb_file import newest_time, unpack_debs
 from pipeline.initrd import INITRD_PACKAGES, INITRD_SUITE, installer_initrd
-from pipeline.mmdebstrap import PackageSet, extract_packages
+from pipeline.package_set import PackageSet
+from pipeline.recipes.packages import fetch, manifest_path, package_facts
 from pipeline.workspace import REPOSITORY, Cache
 
 _SOURCES = (
-    "installer", "contracts", "pipeline/cpio.py", "pipeline/elf.py", "pipeline/initrd.py", "pipeline/sourceless.py",
+    "installer", "contracts", "pipeline/cpio.py", "pipeline/deb_file.py", "pipeline/elf.py", "pipeline/initrd.py",
+    "pipeline/recipes/initrd.py", "pipeline/sourceless.py",
 )  # fmt: skip
+
+
+def package_set(arch: Arch) -> PackageSet:
+    """Return the packages that the installer's programs are taken from."""
+    return PackageSet(name="initrd", suite=INITRD_SUITE, arch=arch, packages=INITRD_PACKAGES, base=False)
 
 
 def initrd(arch: Arch, cache: Cache) -> Artifact:
     """Return the installer's initrd."""
-    wanted = PackageSet(suite=INITRD_SUITE, arch=arch, packages=INITRD_PACKAGES, variant="extract")
+    wanted = package_set(arch)
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
+        packages, debs = fetch(wanted, cache, making)
         tree = making.scratch / "tree"
-        versions = extract_packages(wanted, host_mirror(), tree, making=making)
+        unpack_debs(debs, tree, making=making)
         cpio.write_gzip(making.output, installer_initrd(tree))
-        return versions
+        return package_facts(packages, newest_time(debs))
 
     return Artifact(
         name=f"initrd:{arch}",
         doc=f"installer initrd, {arch}",
         cache=cache,
         targets=(cache.installer_initrd(arch),),
+        inputs=(manifest_path(wanted, cache),),
         sources=tuple(REPOSITORY / path for path in _SOURCES),
-        options=wanted.options(),
+        tools=("dpkg-deb", "py:isal"),
         make=make,
     )

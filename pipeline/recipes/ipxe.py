@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 from contracts.arch import Arch
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
+from pipeline.deb_file import newest_time, unpack_debs
 from pipeline.errors import PvmlabError
-from pipeline.mmdebstrap import PackageSet, extract_packages
-from pipeline.workspace import Cache
+from pipeline.package_set import PackageSet
+from pipeline.recipes.packages import fetch, manifest_path, package_facts
+from pipeline.workspace import REPOSITORY, Cache
 
 _SUITE = "trixie"
 
 
+def package_set(arch: Arch) -> PackageSet:
+    """Return the package that iPXE is taken from."""
+    return PackageSet(name="ipxe", suite=_SUITE, arch=arch, packages=("ipxe",), base=False)
+
+
 def ipxe(arch: Arch, cache: Cache) -> Artifact:
     """Return the network boot program for UEFI machines of *arch*."""
-    # The package is for all architectures: unpack it as the host's own, no foreign code is run.
-    wanted = PackageSet(suite=_SUITE, arch=Arch.of_host(), packages=("ipxe",), variant="extract")
+    wanted = package_set(arch)
 
-    def make(making: Making) -> Mapping[str, str]:
-        versions = extract_packages(wanted, host_mirror(), making.scratch / "tree", making=making)
+    def make(making: Making) -> Mapping[str, Any]:
+        packages, debs = fetch(wanted, cache, making)
+        unpack_debs(debs, making.scratch / "tree", making=making)
         binary = making.scratch / f"tree/usr/lib/ipxe/ipxe-{arch.debian}.efi"
         if not binary.exists():
             raise PvmlabError(f"Debian's ipxe package has no {binary.name}", details=f"suite {_SUITE}")
         shutil.copyfile(binary, making.output)
-        return versions
+        return package_facts(packages, newest_time(debs))
 
     return Artifact(
         name=f"ipxe:{arch}",
         doc=f"iPXE for UEFI, {arch}",
         cache=cache,
         targets=(cache.ipxe(arch),),
-        options={"suite": _SUITE, "packages": wanted.packages, "binary": f"ipxe-{arch.debian}.efi"},
+        inputs=(manifest_path(wanted, cache),),
+        sources=tuple(REPOSITORY / "pipeline" / name for name in ("deb_file.py", "recipes/ipxe.py")),
+        tools=("dpkg-deb",),
         make=make,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from contracts.arch import Arch
 from pipeline import cpio
@@ -17,9 +18,11 @@ from pipeline.artifact import Artifact, Making
 from pipeline.disk_image import Unpacked, make_ext4_qcow2
 from pipeline.docker_store import layer_content, write_metadata
 from pipeline.kernel_modules import pack_modules, read_modules
-from pipeline.mmdebstrap import PackageSet, open_tar_zst
+from pipeline.mmdebstrap import RootFilesystem, open_tar_zst
 from pipeline.oci import read_image
+from pipeline.package_set import PackageSet
 from pipeline.recipes.debian_rootfs import debian_rootfs
+from pipeline.recipes.packages import inherited_facts
 from pipeline.rootfs import decompress, extract_boot_files
 from pipeline.tree_tar import TreeTar
 from pipeline.workspace import REPOSITORY, Cache
@@ -35,17 +38,16 @@ def _rootfs_path(arch: Arch, cache: Cache) -> Path:
     return cache.provisioner(arch, "rootfs.tar.zst")
 
 
+def package_set(arch: Arch) -> PackageSet:
+    """Return the packages of the provisioner's Debian."""
+    return PackageSet(name=guest.NAME, suite=guest.SUITE, arch=arch, packages=guest.PACKAGES)
+
+
 def rootfs(arch: Arch, cache: Cache) -> Artifact:
     """Return the provisioner's Debian, before our files are laid over it."""
     return debian_rootfs(
         f"provisioner-rootfs:{arch}",
-        PackageSet(
-            suite=guest.SUITE,
-            arch=arch,
-            packages=guest.PACKAGES,
-            exclude=guest.EXCLUDED_PATHS,
-            customize=guest.CUSTOMIZE,
-        ),
+        RootFilesystem(packages=package_set(arch), exclude=guest.EXCLUDED_PATHS, customize=guest.CUSTOMIZE),
         doc=f"the provisioner's Debian, {arch}",
         target=_rootfs_path(arch, cache),
         cache=cache,
@@ -57,11 +59,12 @@ def provisioner(arch: Arch, cache: Cache) -> Artifact:
     archive, container = _rootfs_path(arch, cache), cache.container(arch)
     disk, vmlinuz, initrd = (cache.provisioner(arch, name) for name in ("disk.qcow2", "vmlinuz", "initrd"))
 
-    def make(making: Making) -> Mapping[str, str]:
+    def make(making: Making) -> Mapping[str, Any]:
         version = extract_boot_files(archive, {"vmlinuz": making.outputs[vmlinuz]})
         cpio.write_gzip(making.outputs[initrd], _initrd(archive))
-        _make_disk(archive, container, making=making, output=making.outputs[disk])
-        return {"kernel": version}
+        facts = inherited_facts(archive, container)
+        _make_disk(archive, container, epoch=facts["epoch"], making=making, output=making.outputs[disk])
+        return {"kernel": version, **facts}
 
     return Artifact(
         name=f"provisioner:{arch}",
@@ -73,16 +76,17 @@ def provisioner(arch: Arch, cache: Cache) -> Artifact:
             REPOSITORY / path
             for path in (
                 "pipeline/cpio.py", "pipeline/disk_image.py", "pipeline/docker_store.py", "pipeline/kernel_modules.py",
-                "pipeline/recipes/provisioner.py", "pipeline/tree_tar.py",
+                "pipeline/oci.py", "pipeline/recipes/provisioner.py", "pipeline/rootfs.py", "pipeline/tree_tar.py",
                 "pxeboot_stack/provisioner", "pxeboot_stack/provisioner.py", "pxeboot_stack/provisioner-init",
             )
         ),
         options={"size_gib": _DISK_GIB},
+        tools=("mke2fs", "py:isal", "qemu-img", "tar"),
         make=make,
     )  # fmt: skip
 
 
-def _make_disk(archive: Path, container: Path, *, making: Making, output: Path) -> None:
+def _make_disk(archive: Path, container: Path, *, epoch: int, making: Making, output: Path) -> None:
     system, ours, store = (making.scratch / name for name in ("system.tar", "ours.tar", "store.tar"))
     decompress(archive, system)
     _write_guest_files(ours)
@@ -94,6 +98,7 @@ def _make_disk(archive: Path, container: Path, *, making: Making, output: Path) 
         label="provisioner",
         uuid=_FILE_SYSTEM_UUID,
         size_gib=_DISK_GIB,
+        epoch=epoch,
         making=making,
         output=output,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import posixpath
 import struct
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -77,8 +78,9 @@ def test_python_takes_all_its_compiled_files_by_their_times(rootfs: Path) -> Non
     assert len(compiled) > 1000
     for name, header in compiled.items():
         path = PurePosixPath(name)
-        source = members[str(path.parent.parent / f"{path.name.split('.')[0]}.py")]
+        folder = path.parent.parent
+        source = members[str(folder / f"{path.name.split('.')[0]}.py")]
         if source.issym():
-            source = members[source.linkname.lstrip("/")]
+            source = members[posixpath.normpath(folder / source.linkname).lstrip("/")]
         _, flags, time, size = struct.unpack("<4sIII", header)
         assert (flags, time, size) == (0, source.mtime, source.size), name

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.arch import Arch
 from pipeline import apt_sources
-from pipeline.apt_sources import Mirror, host_mirror, parse_index_targets
+from pipeline.apt_sources import Mirror, host_mirror, parse_index_targets, parse_release_addresses
 from pipeline.errors import ExitCode, PrerequisiteError
-from pipeline.mmdebstrap import PackageSet, mmdebstrap_arguments
 
 
 def test_debian_entries_are_found_among_others() -> None:
@@ -23,6 +21,16 @@ def test_debian_entries_are_found_among_others() -> None:
 
 def test_no_debian_entry_is_none() -> None:
     assert parse_index_targets(["Ubuntu|noble|http://mirror.invalid/ubuntu/"]) is None
+
+
+def test_a_security_archive_is_found_that_apt_has_no_list_of() -> None:
+    addresses = """\
+'http://mirror.invalid/debian/dists/bookworm/InRelease' mirror.invalid_debian_dists_bookworm_InRelease 0
+'http://mirror.invalid/ubuntu/dists/noble-security/InRelease' mirror.invalid_ubuntu_dists_noble-security_InRelease 0
+'http://mirror.invalid/security/dists/bookworm-security/InRelease' mirror.invalid_bookworm-security_InRelease 0
+"""
+    assert parse_release_addresses(addresses, ["bookworm"]) == "http://mirror.invalid/security"
+    assert parse_release_addresses(addresses, ["trixie"]) is None
 
 
 def test_without_apt_and_without_the_variable_the_person_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,21 +48,9 @@ def test_the_variable_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host_mirror() == Mirror("http://mine.invalid/debian", None)
 
 
-def test_the_whole_mmdebstrap_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+def test_the_sources_of_a_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apt_sources, "_KEYRING", Path("/nonexistent"))
-    mirror = Mirror(
-        "http://m.invalid/debian", "http://m.invalid/security", ('Acquire::http::Proxy "http://p.invalid:1"',)
-    )
-    wanted = PackageSet(suite="trixie", arch=Arch.AARCH64, packages=("a", "b"), exclude=("/x/*",), customize="rm x")
-    assert mmdebstrap_arguments(wanted, mirror) == [
-        "mmdebstrap", "--mode=unshare", "--format=tar", "--variant=minbase", "--architectures=arm64", "--include=a,b",
-        "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/info/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--dpkgopt=path-exclude=/usr/share/lintian/*", "--dpkgopt=path-exclude=/x/*",
-        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
-        '--aptopt=Acquire::http::Proxy "http://p.invalid:1"', "--customize-hook=rm x", "trixie", "-",
+    assert Mirror("http://m.invalid/debian", "http://m.invalid/security").source_lines("trixie") == [
         "deb http://m.invalid/debian trixie main", "deb http://m.invalid/debian trixie-updates main",
         "deb http://m.invalid/security trixie-security main",
     ]  # fmt: skip

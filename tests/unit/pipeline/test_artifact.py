@@ -12,7 +12,7 @@ from pipeline import artifact as module
 from pipeline.artifact import Artifact, Making
 from pipeline.digests import file_digest, source_digest, tree_digest
 from pipeline.errors import ChecksumError, NotFoundError
-from pipeline.sidecar import read_sidecar, sidecar_path
+from pipeline.sidecar import files_of, read_sidecar, sidecar_path
 from pipeline.workspace import Cache
 
 
@@ -239,3 +239,22 @@ def test_the_sidecar_is_sorted_json_so_that_equal_builds_are_equal_bytes(cache: 
     simple(cache, options={"b": 1, "a": 2}).build()
     text = sidecar_path(cache.root / "thing").read_text()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+
+
+def test_a_target_put_back_from_a_copy_with_its_sidecar_is_noticed(cache: Cache, tmp_path: Path) -> None:
+    """By a restore, say: each file is whole, but they are not of one build."""
+
+    def pair(option: int) -> Artifact:
+        def make(making: Making) -> None:
+            for path, output in making.outputs.items():
+                output.write_text(f"{path.name} {option}")
+
+        return simple(cache, targets=(cache.root / "a", cache.root / "b"), options={"option": option}, make=make)
+
+    pair(1).build()
+    copies = {path: path.read_bytes() for path in files_of(cache.root / "b")}
+    pair(2).build()
+    assert pair(2).reason() is None
+    for path, content in copies.items():
+        path.write_bytes(content)
+    assert pair(2).reason() == "option option changed: 1 -> 2"

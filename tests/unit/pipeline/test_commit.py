@@ -66,11 +66,25 @@ def test_content_is_flushed_before_the_rename_and_the_folder_after(
     assert calls[1:] == ["rename", f"fsync {tmp_path.name}"]
 
 
-def test_sweep_removes_the_partials_of_dead_processes_only(tmp_path: Path) -> None:
+def test_sweep_removes_half_written_files_whoever_wrote_them(tmp_path: Path) -> None:
     dead = tmp_path / ".disk.4194305.0a0b0c0d.partial"  # beyond the kernel's highest possible pid
-    alive = tmp_path / f".disk.{os.getpid()}.0a0b0c0d.partial"
+    reused = tmp_path / f".disk.{os.getpid()}.0a0b0c0d.partial"
     other = tmp_path / "disk.partial"
-    for path in (dead, alive, other):
+    for path in (dead, reused, other):
         path.touch()
-    assert sweep(tmp_path) == [dead]
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
+    assert sweep(tmp_path) == sorted([dead, reused])
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_new_folder_is_flushed_into_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    publish_bytes(tmp_path / "one/two/file", b"x")
+    assert flushed[:2] == [tmp_path.name, "one"]
+    assert flushed[-1] == "two"
