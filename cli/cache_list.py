@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact
-from pipeline.engine.wording import format_size
 from pipeline.graph import Graph
-from pipeline.inventory import Found, Kind, named_downloads, take_inventory
+from pipeline.reporting.wording import format_size
 from pipeline.sidecar import files_of, read_sidecar
+from pipeline.upkeep.inventory import Found, Kind, named_downloads, take_inventory
 from pipeline.workspace import Cache
 
 _NOT_BUILT, _UP_TO_DATE, _OUT_OF_DATE, _FORMER = "not built", "up to date", "out of date", "no task makes it any more"

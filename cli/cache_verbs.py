@@ -16,18 +16,18 @@ from lab.base_images import base_images
 from lab.lab import Lab
 from lab.progress import Reporter, open_reporter
 from lab.store import BrokenDefinitionError, DefinitionStore
-from pipeline import bundle, bundle_import, verification
-from pipeline.bundle_import import Fate
 from pipeline.engine.lock import hold, lock_wait
 from pipeline.engine.session import build_session
-from pipeline.engine.wording import format_size
 from pipeline.errors import ChecksumError, ConflictError, NotFoundError, UsageError
 from pipeline.graph import Graph
-from pipeline.inventory import take_inventory
 from pipeline.progress import Progress, ProgressListener
-from pipeline.pruning import PrunePlan, plan_prune, prune
 from pipeline.recipes import graph as recipes
-from pipeline.verification import Damage, Remade
+from pipeline.reporting.wording import format_size
+from pipeline.upkeep import bundle, bundle_import, verification
+from pipeline.upkeep.bundle_import import Fate
+from pipeline.upkeep.inventory import take_inventory
+from pipeline.upkeep.pruning import PrunePlan, plan_prune, prune
+from pipeline.upkeep.verification import Damage, Remade
 
 
 def list_cache(*, output: str) -> None:

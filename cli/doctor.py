@@ -116,7 +116,7 @@ def examine_accelerator() -> Finding:
 
 def examine_mirror() -> Finding:
     """Find where Debian's packages come from."""
-    from pipeline.apt_sources import host_mirror
+    from pipeline.debian.apt_sources import host_mirror
 
     try:
         return Finding("debian mirror", State.OK, host_mirror().archive)

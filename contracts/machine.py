@@ -18,6 +18,7 @@ from contracts.names import normalize_mac, validate_machine_name
 SCHEMA = 1
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}\Z")
 _DISTRO_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}\Z")
+_SOURCE_LINE = re.compile(r"deb [^\r\n]+\Z")
 _SSH_PUBLIC_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: [^\r\n]*)?\Z")
 
 
@@ -60,6 +61,7 @@ class VmDefinition:
     :ivar uuid: SMBIOS system UUID; also how we recognise its QEMU process.
     :ivar memory_mib: memory in MiB. :ivar disk_gib: disk size in GiB.
     :ivar user: the account made by cloud-init, with passwordless sudo and key login only.
+    :ivar package_sources: lines of its ``/etc/apt/sources.list``: its packages come from where the host's do.
     :ivar reboot_on_success: False leaves the installer's shell on the console after an install.
     """
 
@@ -77,6 +79,7 @@ class VmDefinition:
     user: str = "lab"
     ssh_authorized_keys: tuple[str, ...]
     ssh_host_key: SshHostKey
+    package_sources: tuple[str, ...] = ()
     reboot_on_success: bool = True
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class VmDefinition:
         self._validate_sizes()
         if not self.ssh_authorized_keys or not all(map(_SSH_PUBLIC_KEY.match, self.ssh_authorized_keys)):
             raise ValueError("ssh_authorized_keys must hold at least one one-line SSH public key, and nothing else")
+        if not all(map(_SOURCE_LINE.match, self.package_sources)):
+            raise ValueError("package_sources must be lines that begin with `deb `")
 
     def _validate_sizes(self) -> None:
         for label, value, low, high in (

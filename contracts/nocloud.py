@@ -51,8 +51,17 @@ def render_user_data(machine: VmDefinition, lan: Lan) -> str:
                     "ssh_authorized_keys": list(machine.ssh_authorized_keys),
                 }
             ],
+            **_package_sources(machine),
         }
     )
+
+
+def _package_sources(machine: VmDefinition) -> dict[str, Any]:
+    """Return where the machine's packages come from. Root filesystems do not say: they are the same everywhere."""
+    if not machine.package_sources:
+        return {}
+    content = "".join(f"{line}\n" for line in machine.package_sources)
+    return {"write_files": [{"path": "/etc/apt/sources.list", "content": content}]}
 
 
 def render_network_config(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001

@@ -31,8 +31,8 @@ from lab.spec import Accelerator, DirectKernel, Disk, LanCard, MachineSpec, Shar
 from lab.ssh_config import ProvisionerAccess
 from lab.wait import Deadline, wait_for
 from pipeline import commit
-from pipeline.sidecar import read_sidecar, require_digest
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
+from pipeline.sidecar import read_sidecar, require_digest
 
 ARCH = Arch.X86_64  # the services container is built for this one only
 CPUS = 2

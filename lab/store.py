@@ -100,7 +100,14 @@ class DefinitionStore:
         """
         return [self.load(name) for name in self.names()]
 
-    def plan(self, request: MachineRequest, *, host_key: SshHostKey, authorized_key: str) -> VmDefinition:
+    def plan(
+        self,
+        request: MachineRequest,
+        *,
+        host_key: SshHostKey,
+        authorized_key: str,
+        package_sources: tuple[str, ...] = (),
+    ) -> VmDefinition:
         """Return the definition that *request* asks for, with free addresses; nothing is written.
 
         :raises UsageError: if a value makes no sense.
@@ -126,6 +133,7 @@ class DefinitionStore:
                 ip=ip or addresses.choose_address(lan, [other.ip for other in others]),
                 uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
                 disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
+                package_sources=package_sources,
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(f"a machine cannot be made like this: {error}") from None

@@ -18,7 +18,8 @@ from lab.lab import Lab
 from lab.spec import Accelerator, Disk, Firmware, LanCard, MachineSpec
 from lab.store import DefinitionStore, MachineRequest, require_name
 from pipeline import commit
-from pipeline.errors import ConflictError, PvmlabError
+from pipeline.debian.apt_sources import host_mirror
+from pipeline.errors import ConflictError, PrerequisiteError, PvmlabError
 
 
 def target_spec(
@@ -64,7 +65,7 @@ def create(lab: Lab, request: MachineRequest) -> VmDefinition:
     :raises ConflictError: if its name or an address is taken.
     """
     require_name(request.name)
-    require_release(request.distro, request.arch)
+    release = require_release(request.distro, request.arch)
     lab.ensure_folders()
     store = DefinitionStore(lab)
     with lab.changing_definitions():
@@ -72,11 +73,20 @@ def create(lab: Lab, request: MachineRequest) -> VmDefinition:
             request,
             host_key=make_key(request.name, scratch=lab.home.ssh),
             authorized_key=ssh.lab_key(lab).read_public(),
+            package_sources=_package_sources(release.suite),
         )
         create_empty_disk(disk_path(lab, definition.name), definition.disk_gib)
         store.write(definition)
         ssh.write_files(lab, provisioner.find_access(lab))
     return definition
+
+
+def _package_sources(suite: str) -> tuple[str, ...]:
+    """Return the apt sources of *suite* for a machine; none if the host knows no mirror (it is no Debian)."""
+    try:
+        return tuple(host_mirror().source_lines(suite, for_host=False))
+    except PrerequisiteError:
+        return ()
 
 
 def start(lab: Lab, definition: VmDefinition, accelerator: Accelerator) -> None:

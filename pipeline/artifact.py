@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commit import publish, publish_bytes
-from pipeline.contents import files_in
 from pipeline.digests import bytes_digest, file_digest, json_digest, source_digest
+from pipeline.documents.contents import files_in
+from pipeline.documents.provenance import statement
+from pipeline.documents.sbom import spdx_document
+from pipeline.documents.subject import Subject
 from pipeline.errors import ChecksumError, NotFoundError
 from pipeline.progress import Progress, ProgressListener, ignore_progress
-from pipeline.provenance import statement
 from pipeline.reasons import Reason, differences
-from pipeline.sbom import spdx_document
 from pipeline.sidecar import (
     PROVENANCE_SUFFIX,
     SBOM_SUFFIX,
@@ -36,7 +37,6 @@ from pipeline.sidecar import (
     sidecar_path,
 )
 from pipeline.state import State, state_of
-from pipeline.subject import Subject
 from pipeline.tool_versions import tool_version
 from pipeline.workspace import REPOSITORY, Cache
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from isal import igzip, isal_zlib
+from isal import igzip
+
+from pipeline.compression import GZIP_LEVEL
 
 _MAGIC = "070701"
 _HEADER_SIZE = 110
@@ -20,11 +22,6 @@ _TRAILER = "TRAILER!!!"
 _BLOCK = 512  # what cpio(1) pads to
 _MAX_FILE_SIZE = 0xFFFF_FFFF  # the header's size field has eight hex digits
 _COPY_SIZE = 1 << 20
-
-
-# What packs the archives, for an artifact's identity: other libraries give other bytes. For the installer's initrd
-# zlib's best is 9 % smaller and 28 times slower (9.0 MB in 2.8 s, 9.9 MB in 0.1 s).
-COMPRESSION = f"isal-{isal_zlib.ISAL_BEST_COMPRESSION}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +108,8 @@ def write_gzip(path: Path, entries: Iterable[Entry]) -> None:
 
     :raises ValueError: see :func:`arrange`.
     """
-    level = isal_zlib.ISAL_BEST_COMPRESSION
     open_packed = cast("Callable[..., BinaryIO]", igzip.IGzipFile)
-    with path.open("wb") as raw, open_packed("", "wb", compresslevel=level, fileobj=raw, mtime=0) as packed:
+    with path.open("wb") as raw, open_packed("", "wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as packed:
         write(packed, entries)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from pipeline.artifact import Artifact
+from pipeline.digests import source_digest
 from pipeline.engine.session import recipe_running
 from pipeline.errors import HostError, NotFoundError, PvmlabError
 from pipeline.progress import ignore_progress
@@ -37,6 +38,8 @@ class Graph:
             for needed in artifact.inputs:
                 if needed not in self._maker:
                     raise ValueError(f"{artifact.name} needs {needed}, which nothing makes")
+            for source in artifact.sources:
+                source_digest(source)  # now, when the code is loaded: a source edited later is not what ran
 
     @property
     def artifacts(self) -> Mapping[str, Artifact]:
@@ -98,12 +101,25 @@ class Graph:
                     "task_dep": [needed.name for needed in self.needed_by(artifact)],
                     "uptodate": [_UpToDate(artifact)],
                     "actions": [(_build, [artifact])],
-                    "clean": [artifact.remove],
+                    "clean": [_Removal(artifact)],
                     # Programs write to the task's log; swapping sys.stdout would mix the output of parallel tasks.
                     "io": {"capture": False},
                     "verbosity": 0,
                     "meta": {"artifact": artifact},
                 }
+
+
+class _Removal:
+    """What ``doit clean`` does; it prints this as what it executes."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+
+    def __call__(self) -> None:
+        self._artifact.remove()
+
+    def __repr__(self) -> str:
+        return f"remove {', '.join(target.name for target in self._artifact.targets)}"
 
 
 class _UpToDate:

@@ -21,12 +21,12 @@ from typing import Any
 from isal import isal_zlib
 
 from contracts.arch import Arch
+from pipeline.compression import GZIP_LEVEL
 from pipeline.errors import ChecksumError
 
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-GZIP_LEVEL = 2  # isal's: as small as it gets for a third of the time of level 3
 _GZIP_FORMAT = 31  # zlib's wbits for a gzip header
 _CHUNK = 1 << 20
 

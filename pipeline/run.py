@@ -137,9 +137,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
             raise
     done = Completed(tuple(words), process.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
-        how = _describe_end(done.returncode)
-        if log is not None and _is_full(log.parent):  # its own words about that could not be written there
-            how += ": the disk is full"
+        how = _describe_end(done.returncode, log)
         raise CommandError(words, returncode=done.returncode, tail=_tail(out, err, log), log=log, how=how)
     return done
 
@@ -261,8 +259,10 @@ def _is_full(folder: Path) -> bool:
     return space.f_bavail == 0 or has_no_inode
 
 
-def _describe_end(returncode: int) -> str:
-    return f"was ended by signal {-returncode}" if returncode < 0 else f"failed with exit status {returncode}"
+def _describe_end(returncode: int, log: Path | None) -> str:
+    how = f"was ended by signal {-returncode}" if returncode < 0 else f"failed with exit status {returncode}"
+    # its own words about a full disk could not be written there
+    return f"{how}: the disk is full" if log is not None and _is_full(log.parent) else how
 
 
 def _tail(out: bytes | None, err: bytes | None, log: Path | None) -> list[str]:

@@ -18,8 +18,8 @@ from pipeline.commit import publish_text
 from pipeline.digests import json_digest
 from pipeline.errors import NotFoundError
 
-SBOM_SUFFIX = ".spdx.json"  # what is in the file (pipeline.sbom)
-PROVENANCE_SUFFIX = ".intoto.json"  # where it comes from (pipeline.provenance)
+SBOM_SUFFIX = ".spdx.json"  # what is in the file (pipeline.documents.sbom)
+PROVENANCE_SUFFIX = ".intoto.json"  # where it comes from (pipeline.documents.provenance)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -15,6 +15,11 @@ from contracts.arch import Arch
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def in_repository(*names: str) -> tuple[Path, ...]:
+    """Return files and folders of the repository by their names relative to it."""
+    return tuple(REPOSITORY / name for name in names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cache:
     """Where artifacts are."""

@@ -10,7 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import IO, Any, NoReturn
 
 from pipeline.artifact import Artifact
-from pipeline.engine.events import (
+from pipeline.engine.interrupts import Interrupts
+from pipeline.engine.lock import lock_wait
+from pipeline.engine.session import build_session
+from pipeline.errors import ExitCode, HostError, PvmlabError, UsageError
+from pipeline.progress import ProgressListener
+from pipeline.reporting.events import (
     Event,
     Outcome,
     RunFailed,
@@ -24,14 +29,9 @@ from pipeline.engine.events import (
     TaskStarted,
     TaskUpToDate,
 )
-from pipeline.engine.failure import Failure, failure_of
-from pipeline.engine.interrupts import Interrupts
-from pipeline.engine.listener import TaskListener
-from pipeline.engine.lock import lock_wait
-from pipeline.engine.session import build_session
-from pipeline.engine.views import open_view, wanted_output
-from pipeline.errors import ExitCode, HostError, PvmlabError, UsageError
-from pipeline.progress import ProgressListener
+from pipeline.reporting.failure import Failure, failure_of
+from pipeline.reporting.listener import TaskListener
+from pipeline.reporting.views import open_view, wanted_output
 from pipeline.workspace import Cache
 
 
@@ -40,7 +40,7 @@ class Reporter:
 
     doit calls ``execute_task`` in the thread of the task, everything else in the main thread; recipes report from any.
 
-    :ivar output: see :func:`pipeline.engine.views.open_view`.
+    :ivar output: see :func:`pipeline.reporting.views.open_view`.
     :ivar tells_failures: whether failures are told at the end; not if whoever asked for the run does.
     :ivar executed: the tasks that were built. :ivar up_to_date: those that had nothing to do.
     :ivar failures: what went wrong, in the order it did.

@@ -14,17 +14,17 @@ from typing import Any
 
 from contracts.arch import Arch
 from pipeline.artifact import Artifact, Making
+from pipeline.debian.mmdebstrap import RootFilesystem
+from pipeline.debian.package_set import PackageSet
+from pipeline.debian.rootfs import decompress
 from pipeline.disk_image import NO_DEVICES, as_root
-from pipeline.mmdebstrap import RootFilesystem
 from pipeline.oci import ImageConfig, compress_layer, write_image
-from pipeline.package_set import PackageSet
 from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.recipes.packages import inherited_facts
-from pipeline.rootfs import decompress
 from pipeline.run import run
 from pipeline.tree_tar import TreeTar
 from pipeline.wheels import fetch_wheels, unpack_wheels, wheel_fact
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import REPOSITORY, Cache, in_repository
 from pxeboot_stack import container as definition
 
 _LOCK = REPOSITORY / "pxeboot_stack/requirements.lock"
@@ -79,15 +79,18 @@ def container(arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(cache.container(arch),),
         inputs=(base, *(path for _, path in programs)),
-        sources=(REPOSITORY / "contracts", REPOSITORY / "pxeboot_stack", *_recipe_sources()),
+        sources=in_repository(
+            "contracts",
+            "pxeboot_stack",
+            "pipeline/compression.py",
+            "pipeline/debian/rootfs.py",
+            "pipeline/oci.py",
+            "pipeline/recipes/container.py",
+            "pipeline/tree_tar.py",
+            "pipeline/wheels.py",
+        ),
         tools=("py:isal", "tar"),
         make=make,
-    )
-
-
-def _recipe_sources() -> tuple[Path, ...]:
-    return tuple(
-        REPOSITORY / "pipeline" / name for name in ("oci.py", "recipes/container.py", "tree_tar.py", "wheels.py")
     )
 
 

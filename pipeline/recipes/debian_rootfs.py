@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact, Making
-from pipeline.mmdebstrap import RootFilesystem, make_rootfs
+from pipeline.debian.mmdebstrap import RootFilesystem, make_rootfs
 from pipeline.recipes.packages import fetch, manifest_path, package_facts
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import Cache, in_repository
 
-_SOURCES = ("bytecode.py", "deb_file.py", "mmdebstrap.py", "package_set.py")
+_SOURCES = in_repository(
+    "pipeline/debian/bytecode.py", "pipeline/debian/deb_file.py", "pipeline/debian/mmdebstrap.py",
+    "pipeline/debian/package_set.py", "pipeline/recipes/debian_rootfs.py",
+)  # fmt: skip
 _TOOLS = ("apt-get", "dpkg", "mmdebstrap", "py:zstandard", "tar")
 
 
@@ -28,7 +31,7 @@ def debian_rootfs(name: str, wanted: RootFilesystem, *, doc: str, target: Path, 
         cache=cache,
         targets=(target,),
         inputs=(manifest_path(wanted.packages, cache),),
-        sources=tuple(REPOSITORY / "pipeline" / name for name in _SOURCES),
+        sources=_SOURCES,
         options=wanted.options(),
         tools=_TOOLS,
         make=make,

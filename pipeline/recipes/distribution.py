@@ -9,13 +9,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from contracts.arch import Arch
 from distros.debian import CUSTOMIZE, DebianRelease
 from pipeline import cpio
 from pipeline.artifact import Artifact, Making
+from pipeline.debian.mmdebstrap import RootFilesystem
+from pipeline.debian.package_set import PackageSet
+from pipeline.debian.rootfs import extract_boot_files
 from pipeline.kernel_modules import (
     INSTALLER_MODULES,
     INSTALLER_MODULES_OPTIONAL,
@@ -23,12 +25,9 @@ from pipeline.kernel_modules import (
     pack_modules,
     read_modules,
 )
-from pipeline.mmdebstrap import RootFilesystem
-from pipeline.package_set import PackageSet
 from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.recipes.packages import inherited_facts
-from pipeline.rootfs import extract_boot_files
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import Cache, in_repository
 
 
 def package_set(release: DebianRelease, arch: Arch) -> PackageSet:
@@ -62,7 +61,7 @@ def kernel(release: DebianRelease, arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(vmlinuz, initrd),
         inputs=(archive,),
-        sources=_sources("recipes/distribution.py", "rootfs.py"),
+        sources=in_repository("pipeline/debian/rootfs.py", "pipeline/recipes/distribution.py"),
         make=make,
     )
 
@@ -86,12 +85,13 @@ def modules(release: DebianRelease, arch: Arch, cache: Cache, *, selection: str)
         cache=cache,
         targets=(cache.image(release.name, arch, "modules.cpio.gz"),),
         inputs=(archive,),
-        sources=_sources("cpio.py", "kernel_modules.py", "recipes/distribution.py"),
+        sources=in_repository(
+            "pipeline/compression.py",
+            "pipeline/cpio.py",
+            "pipeline/kernel_modules.py",
+            "pipeline/recipes/distribution.py",
+        ),
         options={"selection": selection},
         tools=("py:isal",),
         make=make,
     )
-
-
-def _sources(*names: str) -> tuple[Path, ...]:
-    return tuple(REPOSITORY / "pipeline" / name for name in names)

@@ -10,11 +10,11 @@ from typing import Any
 from contracts.arch import Arch
 from distros.registry import releases
 from pipeline.artifact import Artifact
+from pipeline.debian.package_set import PackageSet
 from pipeline.engine.reporter import Reporter
 from pipeline.engine.settings import doit_settings
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
-from pipeline.package_set import PackageSet
 from pipeline.recipes import container, distribution, initrd, ipxe, packages, provisioner
 from pipeline.workspace import Cache, Workspace
 

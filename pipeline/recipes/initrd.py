@@ -8,15 +8,15 @@ from typing import Any
 from contracts.arch import Arch
 from pipeline import cpio
 from pipeline.artifact import Artifact, Making
-from pipeline.deb_file import newest_time, unpack_debs
+from pipeline.debian.deb_file import newest_time, unpack_debs
+from pipeline.debian.package_set import PackageSet
 from pipeline.initrd import INITRD_PACKAGES, INITRD_SUITE, installer_initrd
-from pipeline.package_set import PackageSet
 from pipeline.recipes.packages import fetch, manifest_path, package_facts
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import Cache, in_repository
 
-_SOURCES = (
-    "installer", "contracts", "pipeline/cpio.py", "pipeline/deb_file.py", "pipeline/elf.py", "pipeline/initrd.py",
-    "pipeline/recipes/initrd.py", "pipeline/sourceless.py",
+_SOURCES = in_repository(
+    "installer", "contracts", "pipeline/compression.py", "pipeline/cpio.py", "pipeline/debian/deb_file.py",
+    "pipeline/elf.py", "pipeline/initrd.py", "pipeline/recipes/initrd.py", "pipeline/sourceless.py",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def initrd(arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(cache.installer_initrd(arch),),
         inputs=(manifest_path(wanted, cache),),
-        sources=tuple(REPOSITORY / path for path in _SOURCES),
+        sources=_SOURCES,
         tools=("dpkg-deb", "py:isal"),
         make=make,
     )

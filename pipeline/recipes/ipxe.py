@@ -8,11 +8,11 @@ from typing import Any
 
 from contracts.arch import Arch
 from pipeline.artifact import Artifact, Making
-from pipeline.deb_file import newest_time, unpack_debs
+from pipeline.debian.deb_file import newest_time, unpack_debs
+from pipeline.debian.package_set import PackageSet
 from pipeline.errors import PvmlabError
-from pipeline.package_set import PackageSet
 from pipeline.recipes.packages import fetch, manifest_path, package_facts
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import Cache, in_repository
 
 _SUITE = "trixie"
 
@@ -41,7 +41,7 @@ def ipxe(arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(cache.ipxe(arch),),
         inputs=(manifest_path(wanted, cache),),
-        sources=tuple(REPOSITORY / "pipeline" / name for name in ("deb_file.py", "recipes/ipxe.py")),
+        sources=in_repository("pipeline/debian/deb_file.py", "pipeline/recipes/ipxe.py"),
         tools=("dpkg-deb",),
         make=make,
     )

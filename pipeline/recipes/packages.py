@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from contracts.arch import Arch
-from pipeline.apt_snapshot import make_snapshot
-from pipeline.apt_sources import host_mirror
 from pipeline.artifact import Artifact, Making
-from pipeline.deb_store import Origin, ensure_debs
-from pipeline.package_set import Package, PackageSet, read_manifest, render_manifest
-from pipeline.package_solver import resolve
+from pipeline.debian.apt_snapshot import make_snapshot
+from pipeline.debian.apt_sources import host_mirror
+from pipeline.debian.deb_store import Origin, ensure_debs
+from pipeline.debian.package_set import Package, PackageSet, read_manifest, render_manifest
+from pipeline.debian.package_solver import resolve
 from pipeline.sidecar import read_sidecar
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import Cache, in_repository
 
 _SNAPSHOT_FORMAT = 1  # of the file; another number has all snapshots taken anew
 
@@ -77,7 +77,7 @@ def packages(wanted: PackageSet, cache: Cache) -> Artifact:
         cache=cache,
         targets=(manifest_path(wanted, cache),),
         inputs=(lists,),
-        sources=tuple(REPOSITORY / "pipeline" / name for name in ("package_set.py", "package_solver.py")),
+        sources=in_repository("pipeline/debian/package_set.py", "pipeline/debian/package_solver.py"),
         options={"wanted": wanted.wanted()},
         tools=("apt-get",),
         make=make,
@@ -87,7 +87,7 @@ def packages(wanted: PackageSet, cache: Cache) -> Artifact:
 def fetch(wanted: PackageSet, cache: Cache, making: Making) -> tuple[list[Package], list[Path]]:
     """Return the packages of the set's manifest and their files, fetched if need be.
 
-    :raises PvmlabError: see :func:`pipeline.deb_store.ensure_debs`.
+    :raises PvmlabError: see :func:`pipeline.debian.deb_store.ensure_debs`.
     """
     manifest = manifest_path(wanted, cache)
     origin = Origin(wanted=wanted, date=_facts(manifest)["date"], mirror=host_mirror)

@@ -15,17 +15,17 @@ from typing import Any
 from contracts.arch import Arch
 from pipeline import cpio
 from pipeline.artifact import Artifact, Making
+from pipeline.debian.mmdebstrap import RootFilesystem, open_tar_zst
+from pipeline.debian.package_set import PackageSet
+from pipeline.debian.rootfs import decompress, extract_boot_files
 from pipeline.disk_image import Unpacked, make_ext4_qcow2
 from pipeline.docker_store import layer_content, write_metadata
 from pipeline.kernel_modules import pack_modules, read_modules
-from pipeline.mmdebstrap import RootFilesystem, open_tar_zst
 from pipeline.oci import read_image
-from pipeline.package_set import PackageSet
 from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.recipes.packages import inherited_facts
-from pipeline.rootfs import decompress, extract_boot_files
 from pipeline.tree_tar import TreeTar
-from pipeline.workspace import REPOSITORY, Cache
+from pipeline.workspace import REPOSITORY, Cache, in_repository
 from pxeboot_stack import provisioner as guest
 
 _DISK_GIB = 8
@@ -72,13 +72,11 @@ def provisioner(arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(disk, vmlinuz, initrd),
         inputs=(archive, container),
-        sources=tuple(
-            REPOSITORY / path
-            for path in (
-                "pipeline/cpio.py", "pipeline/disk_image.py", "pipeline/docker_store.py", "pipeline/kernel_modules.py",
-                "pipeline/oci.py", "pipeline/recipes/provisioner.py", "pipeline/rootfs.py", "pipeline/tree_tar.py",
-                "pxeboot_stack/provisioner", "pxeboot_stack/provisioner.py", "pxeboot_stack/provisioner-init",
-            )
+        sources=in_repository(
+            "pipeline/compression.py", "pipeline/cpio.py", "pipeline/debian/rootfs.py", "pipeline/disk_image.py",
+            "pipeline/docker_store.py", "pipeline/kernel_modules.py", "pipeline/oci.py",
+            "pipeline/recipes/provisioner.py", "pipeline/tree_tar.py",
+            "pxeboot_stack/provisioner", "pxeboot_stack/provisioner.py", "pxeboot_stack/provisioner-init",
         ),
         options={"size_gib": _DISK_GIB},
         tools=("mke2fs", "py:isal", "qemu-img", "tar"),

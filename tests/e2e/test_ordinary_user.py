@@ -28,22 +28,23 @@ SYSTEM_PYTHON = Path("/usr/bin/python3")
 BUILD = """
 import sys
 from pathlib import Path
-from contracts.arch import Arch
-from pipeline.recipes.ipxe import ipxe
-from pipeline.workspace import Cache
 from pipeline.artifact import Making
 from pipeline.disk_image import Unpacked, make_ext4_qcow2
+from pipeline.graph import Graph
+from pipeline.recipes.graph import artifacts
 from pipeline.tree_tar import TreeTar
+from pipeline.workspace import Cache
 
 folder = Path(sys.argv[1])
-ipxe(Arch.X86_64, Cache(folder / "cache")).build()
+for artifact in Graph(artifacts(Cache(folder / "cache"))).closure(["container:x86_64"]):
+    artifact.build()
 with TreeTar(folder / "tree.tar") as tree:
     tree.file("etc/secret", b"x", mode=0o600)
 (folder / "scratch").mkdir()
 making = Making({}, folder / "scratch", folder / "log")
 make_ext4_qcow2(
     [Unpacked(folder / "tree.tar")], label="test", uuid="7d1bd3a2-4a0f-4c55-9d7e-1c1c47c4d2a1", size_gib=1,
-    making=making, output=folder / "disk.qcow2",
+    epoch=1_700_000_000, making=making, output=folder / "disk.qcow2",
 )
 """
 

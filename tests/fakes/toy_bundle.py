@@ -8,10 +8,10 @@ import itertools
 import tarfile
 from collections.abc import Sequence
 
-from pipeline.bundle import TRAILER, Entry, header, padding, plan_bundle, render_index, write_bundle
-from pipeline.bundle_import import Imported, import_bundle
 from pipeline.graph import Graph
 from pipeline.progress import ignore_progress
+from pipeline.upkeep.bundle import TRAILER, Entry, header, padding, plan_bundle, render_index, write_bundle
+from pipeline.upkeep.bundle_import import Imported, import_bundle
 from pipeline.workspace import Cache
 from tests.fakes.toy_cache import toy_graph
 

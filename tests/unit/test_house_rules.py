@@ -53,9 +53,9 @@ MAY_PUT_FILES_IN_PLACE = {
     "pxeboot_stack/publish.py": "publishes files inside the container",
     "lab/logs.py": "turns a log over",
     "lab/switch.py": "its socket appears under its name when it listens",
-    "pipeline/bundle_import.py": "moves a file that was checked into the temporary path of publish()",
-    "pipeline/deb_store.py": "moves a file that was checked into the temporary path of publish()",
-    "pipeline/verification.py": "links inputs into a scratch cache",
+    "pipeline/upkeep/bundle_import.py": "moves a file that was checked into the temporary path of publish()",
+    "pipeline/debian/deb_store.py": "moves a file that was checked into the temporary path of publish()",
+    "pipeline/upkeep/verification.py": "links inputs into a scratch cache",
 }
 
 PROCESS_MODULES = {"subprocess", "pty", "multiprocessing"}

@@ -13,7 +13,7 @@ import pytest
 
 from contracts.arch import Arch
 from lab.journey import DEFAULT_DISTRO
-from pipeline.mmdebstrap import open_tar_zst, parse_dpkg_status
+from pipeline.debian.mmdebstrap import open_tar_zst, parse_dpkg_status
 from pipeline.sidecar import read_sidecar
 from pipeline.workspace import Cache
 

@@ -13,13 +13,13 @@ import pytest
 import zstandard
 
 from contracts.arch import Arch
-from pipeline.apt_sources import Mirror
 from pipeline.artifact import Making
-from pipeline.deb_file import unpack_debs
-from pipeline.deb_store import Origin, PackageGoneError, ensure_debs
+from pipeline.debian.apt_sources import Mirror
+from pipeline.debian.deb_file import unpack_debs
+from pipeline.debian.deb_store import Origin, PackageGoneError, ensure_debs
+from pipeline.debian.package_set import Package, PackageSet, parse_package
+from pipeline.debian.package_solver import resolve
 from pipeline.errors import ChecksumError, CommandError, PrerequisiteError
-from pipeline.package_set import Package, PackageSet, parse_package
-from pipeline.package_solver import resolve
 from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.tree_tar import TreeTar

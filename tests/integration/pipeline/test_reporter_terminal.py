@@ -156,7 +156,7 @@ def test_rich_is_not_even_imported_when_there_is_nothing_to_do(tmp_path: Path) -
     Terminal(tmp_path).read_all()
     written = Terminal(tmp_path, python=("-X", "importtime")).read_all()
     assert "all 4 artifacts are up to date" in written
-    assert "pipeline.engine.live_view" in written, "imports are listed"
+    assert "pipeline.reporting.live_view" in written, "imports are listed"
     assert not re.search(r"\| +rich\b", written)
 
 

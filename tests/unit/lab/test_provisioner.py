@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from lab.provisioner import ProvisionerRecord, ProvisionerState, provisioner_spe
 from lab.spec import Accelerator, AcceleratorKind, MachineSpec
 from lab.wait import Deadline
 from pipeline.errors import ConflictError, NotFoundError, UsageError, WaitTimeoutError
+from pipeline.sidecar import publish_sidecar
 
 TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
 UUID = "00000000-0000-4000-8000-000000000001"
@@ -55,7 +55,7 @@ def _build(lab: Lab, digest: str) -> None:
     disk = lab.cache.provisioner(provisioner.ARCH, "disk.qcow2")
     disk.parent.mkdir(parents=True, exist_ok=True)
     disk.write_text("disk")
-    disk.with_name("disk.qcow2.json").write_text(json.dumps({"schema": 1, "sha256": digest, "size": 4}))
+    publish_sidecar(disk, {"sha256": digest, "size": 4})
 
 
 def test_spec_has_two_cards_in_fixed_slots_and_the_shares(lab: Lab) -> None:

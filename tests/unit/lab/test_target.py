@@ -12,6 +12,7 @@ from lab.keys import KeyPair
 from lab.lab import Lab
 from lab.spec import Accelerator, AcceleratorKind, Firmware, MachineSpec
 from lab.store import DefinitionStore, MachineRequest
+from pipeline.debian.apt_sources import Mirror
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
 
 TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
@@ -136,6 +137,7 @@ def test_create_makes_the_disk_before_the_definition(
     (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA pvmlab\n")
     monkeypatch.setattr(ssh, "lab_key", lambda _: KeyPair(tmp_path / "key"))
     monkeypatch.setattr(target, "make_key", lambda name, *, scratch: host_key)
+    monkeypatch.setattr(target, "host_mirror", lambda: Mirror("http://mirror.test/debian", None))
 
     def full(path: Path, size: int) -> None:
         raise OSError(28, "No space left on device")
@@ -147,6 +149,9 @@ def test_create_makes_the_disk_before_the_definition(
             target.create(lab, request)
     assert DefinitionStore(lab).names() == []
     definition = target.create(lab, request)
+    assert definition.package_sources == (
+        "deb http://mirror.test/debian bookworm main", "deb http://mirror.test/debian bookworm-updates main",
+    )  # fmt: skip
     assert DefinitionStore(lab).load("web1") == definition
     assert definition.ssh_authorized_keys == ("ssh-ed25519 AAAA pvmlab",)
     assert (lab.home.disks / "web1.qcow2").read_text() == "empty 8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.arch import Arch
-from pipeline.package_set import PackageSet
+from pipeline.debian.package_set import PackageSet
 from pipeline.recipes.packages import inherited_facts, package_artifacts
 from pipeline.sidecar import publish_sidecar
 from pipeline.workspace import Cache

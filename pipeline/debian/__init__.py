@@ -1,0 +1,1 @@
+"""Debian packages: pinned, fetched, installed into root filesystems."""

@@ -1,0 +1,1 @@
+"""What goes with an artifact: what is in it, where it comes from."""

@@ -1,0 +1,1 @@
+"""What happens in a build, told to people and programs."""
