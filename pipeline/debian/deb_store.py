@@ -6,6 +6,7 @@ They are in ``<cache>/downloads/<sha256>/``. Nothing comes in whose digest is no
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from pipeline.debian.apt_sources import Mirror
 from pipeline.debian.package_set import Package, PackageSet
 from pipeline.digests import file_digest
 from pipeline.errors import ChecksumError, CommandError, NotFoundError, PrerequisiteError
+from pipeline.progress import watched
 from pipeline.workspace import Cache
 
 _BATCH = 16 << 20  # bytes asked for at once: what is lost at most when a build is killed
@@ -65,8 +67,8 @@ def ensure_debs(packages: Sequence[Package], origin: Origin, *, cache: Cache, ma
         missing = {package: path for package, path in files.items() if not _is_whole(path, package)}
         total, done = sum(package.size for package in missing), 0
         for batch in _batches(missing):
-            making.report("fetching packages", done, total)
-            _fetch({package: missing[package] for package in batch}, origin, making=making)
+            tell = functools.partial(_tell_arrived, before=done, total=total, making=making)
+            _fetch({package: missing[package] for package in batch}, origin, making=making, tell=tell)
             done += sum(package.size for package in batch)
     return list(files.values())
 
@@ -76,6 +78,12 @@ def _is_whole(path: Path, package: Package) -> bool:
         return path.stat().st_size == package.size and file_digest(path) == package.sha256
     except FileNotFoundError:
         return False
+
+
+def _tell_arrived(folder: Path, *, before: int, total: int, making: Making) -> None:
+    """Report how much of all has arrived: apt-helper writes each file as it comes."""
+    arrived = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    making.report("fetching packages", before + arrived, total)
 
 
 def _batches(packages: Iterable[Package]) -> Iterator[list[Package]]:
@@ -89,15 +97,19 @@ def _batches(packages: Iterable[Package]) -> Iterator[list[Package]]:
         yield batch
 
 
-def _fetch(files: Mapping[Package, Path], origin: Origin, *, making: Making) -> None:
-    """Fetch packages and publish those that are whole, even if others fail."""
+def _fetch(files: Mapping[Package, Path], origin: Origin, *, making: Making, tell: Callable[[Path], None]) -> None:
+    """Fetch packages and publish those that are whole, even if others fail.
+
+    :param tell: is called now and then with the folder into which they are fetched.
+    """
     mirror = origin.mirror()
     with tempfile.TemporaryDirectory(dir=making.scratch) as name:
         root = make_apt_root(Path(name) / "apt", arch=origin.wanted.arch, options=mirror.options)
         fetched = {package: Path(name) / package.sha256 for package in files}
         words = [word for package, path in fetched.items() for word in (_address(mirror, package), path)]
         try:
-            root.run([APT_HELPER, "download-file", *words], timeout=_TIMEOUT, network=True, log=making.log)
+            with watched(lambda: tell(Path(name))):
+                root.run([APT_HELPER, "download-file", *words], timeout=_TIMEOUT, network=True, log=making.log)
         except CommandError as error:
             if gone := next(filter(None, map(_GONE.search, error.tail)), None):
                 raise PackageGoneError(gone[1], origin) from error

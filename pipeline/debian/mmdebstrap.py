@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -22,6 +23,7 @@ from pipeline.debian.bytecode import bind_to_times
 from pipeline.debian.deb_file import newest_time
 from pipeline.debian.package_set import Package, PackageSet, render_manifest
 from pipeline.errors import PvmlabError
+from pipeline.progress import LogCounter, watched
 from pipeline.run import run
 
 ZSTD_LEVEL = 9
@@ -33,6 +35,7 @@ _DOCUMENTATION = (
     "/usr/share/doc/*",
     "/usr/share/lintian/*",
 )
+_STEP = re.compile(rb"Unpacking |Setting up ")  # dpkg says both of each package
 # Where the packages came from, and what mmdebstrap copies of the host so that maintainer scripts have a network.
 _OF_THE_BUILD = 'rm -f "$1"/etc/apt/sources.list "$1"/etc/hostname "$1"/etc/resolv.conf'
 
@@ -78,11 +81,26 @@ def make_rootfs(wanted: RootFilesystem, packages: Sequence[Package], debs: Seque
     :raises PvmlabError: if other packages are installed in the end.
     """
     plain, epoch = making.scratch / "rootfs.tar", newest_time(debs)
-    making.report("installing packages")
-    with _repository(packages, debs) as repository, plain.open("wb") as stream:
+    # As root all of it is in our scratch, which the next build removes if this one is killed. In a user namespace
+    # mmdebstrap's root is another user than us, who may not enter it.
+    folder = making.scratch if os.geteuid() == 0 else Path(tempfile.gettempdir())
+    steps, log = 2 * len(packages), LogCounter(making.log, _STEP)
+
+    def look() -> None:
+        if (done := log.count()) < steps:
+            making.report("installing packages", done, steps, unit="steps")
+        else:  # triggers, the initrd, our hooks, the tar
+            making.report("finishing the system")
+
+    with (
+        _repository(packages, debs, folder) as repository,
+        plain.open("wb") as stream,
+        watched(look),
+    ):
         run(
             [
                 "mmdebstrap",
+                "--verbose",  # dpkg's lines are the progress
                 f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
                 *mmdebstrap_arguments(wanted),
                 "",  # no suite: there is but one version of each package to choose from
@@ -90,7 +108,7 @@ def make_rootfs(wanted: RootFilesystem, packages: Sequence[Package], debs: Seque
                 f"deb [trusted=yes] copy:{repository} ./",  # the store and the archive's signature vouch for them
             ],
             timeout=_TIMEOUT,
-            env={"SOURCE_DATE_EPOCH": str(epoch)},
+            env={"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(folder)},
             log=making.log,
             stdout=stream,
         )
@@ -105,13 +123,13 @@ def make_rootfs(wanted: RootFilesystem, packages: Sequence[Package], debs: Seque
 
 
 @contextlib.contextmanager
-def _repository(packages: Sequence[Package], debs: Sequence[Path]) -> Iterator[Path]:
-    """Yield a directory with the packages and their index, as apt takes it for an archive (sources.list(5), "flat").
+def _repository(packages: Sequence[Package], debs: Sequence[Path], place: Path) -> Iterator[Path]:
+    """Yield a directory in *place* with the packages and their index, as apt takes it for an archive.
 
-    Copies, in the directory for temporary files, readable by all: in a user namespace mmdebstrap's root is another user
-    than the one to whom the store belongs, and may lie behind a home directory it cannot enter.
+    That is a "flat" one (sources.list(5)), of copies that all may read: in a user namespace mmdebstrap's root is
+    another user than the one to whom the store belongs, which may lie behind a home directory that it cannot enter.
     """
-    with tempfile.TemporaryDirectory(prefix="pvmlab-packages.") as name:
+    with tempfile.TemporaryDirectory(prefix="pvmlab-packages.", dir=place) as name:
         folder = Path(name)
         folder.chmod(0o755)
         for package, deb in zip(packages, debs, strict=True):

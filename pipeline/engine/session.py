@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from pipeline.commit import sweep
 from pipeline.disk_image import as_root
@@ -14,6 +15,7 @@ from pipeline.run import end_all, run
 from pipeline.state import state_of
 from pipeline.workspace import Cache
 
+_REMOVAL = 300.0  # seconds to remove scratch: whole root file systems
 _GRACE = 15.0  # seconds for interrupted recipes to remove what they had half made
 _idle = threading.Condition()
 _running_recipes = 0
@@ -71,11 +73,22 @@ def _end_recipes() -> None:
             _idle.wait_for(lambda: _running_recipes == 0, timeout=_GRACE)
 
 
-def _sweep(cache: Cache) -> None:
-    """Remove scratch directories and half-written files of builds that were killed, and end programs they left."""
-    leftovers = sorted(cache.scratch.iterdir()) if cache.scratch.is_dir() else []
-    if leftovers:  # files in them may belong to the ids of a user namespace
+def remove_scratch(cache: Cache, folders: Sequence[Path]) -> None:
+    """Remove working directories of builds that were killed, after ending the programs that still write there.
+
+    Call it while holding the cache.
+
+    :raises CommandError: if one cannot be removed.
+    """
+    if folders:
         end_orphans(cache)
-        run(as_root(["rm", "--recursive", "--force", "--", *leftovers]), timeout=300)
+        # As root: files in them may belong to the ids of a user namespace. And never into a file system that a build
+        # had mounted there: /dev of the host, at worst.
+        run(as_root(["rm", "--recursive", "--force", "--one-file-system", "--", *folders]), timeout=_REMOVAL)
+
+
+def _sweep(cache: Cache) -> None:
+    """Remove scratch directories and half-written files of builds that were killed."""
+    remove_scratch(cache, sorted(cache.scratch.iterdir()) if cache.scratch.is_dir() else [])
     for folder in {path.parent for path in cache.root.rglob(".*.partial")}:
         sweep(folder)

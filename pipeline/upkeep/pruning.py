@@ -7,14 +7,10 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from pipeline.disk_image import as_root
-from pipeline.engine.lock import end_orphans
+from pipeline.engine.session import remove_scratch
 from pipeline.graph import Graph
-from pipeline.run import run
 from pipeline.upkeep.inventory import Found, Kind, named_downloads
 from pipeline.workspace import Cache
-
-_TIMEOUT = 300.0  # seconds to remove scratch: whole root file systems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +82,7 @@ def prune(plan: PrunePlan, cache: Cache) -> None:
     :raises CommandError: if scratch cannot be removed. :raises OSError: if a file cannot be.
     """
     scratch = [removal.found.path for removal in plan.removals if removal.found.kind is Kind.SCRATCH]
-    if scratch:  # files in it may belong to the ids of a user namespace, and programs of a killed build write to it
-        end_orphans(cache)
-        run(as_root(["rm", "--recursive", "--force", "--", *scratch]), timeout=_TIMEOUT)
+    remove_scratch(cache, scratch)
     for removal in plan.removals:
         if removal.found.kind is not Kind.SCRATCH:
             for path in removal.found.files:
