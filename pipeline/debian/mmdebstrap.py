@@ -36,8 +36,13 @@ _DOCUMENTATION = (
     "/usr/share/lintian/*",
 )
 _STEP = re.compile(rb"Unpacking |Setting up ")  # dpkg says both of each package
-# Where the packages came from, and what mmdebstrap copies of the host so that maintainer scripts have a network.
-_OF_THE_BUILD = 'rm -f "$1"/etc/apt/sources.list "$1"/etc/hostname "$1"/etc/resolv.conf'
+# Where the packages came from, what mmdebstrap copies of the host so that maintainer scripts have a network, and what
+# apt leaves: mmdebstrap's own cleaning leaves two folders that belong to whom apt could download as, which depends on
+# whether that user can enter the folder we build in.
+_OF_THE_BUILD = (
+    'rm -rf "$1"/etc/apt/sources.list "$1"/etc/hostname "$1"/etc/resolv.conf '
+    '"$1"/var/lib/apt/lists/* "$1"/var/cache/apt/archives/* "$1"/var/cache/apt/*.bin'
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,7 @@ def mmdebstrap_arguments(wanted: RootFilesystem) -> list[str]:
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",  # licences travel with the programs
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
+        "--skip=cleanup/apt",
         f"--customize-hook={_OF_THE_BUILD}",
         *([f"--customize-hook={wanted.customize}"] if wanted.customize else []),
     ]
