@@ -63,8 +63,8 @@ def test_the_arguments_that_decide_what_is_installed() -> None:
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
         "--skip=cleanup/apt",
-        '--customize-hook=rm -rf "$1"/etc/apt/sources.list "$1"/etc/hostname "$1"/etc/resolv.conf '
-        '"$1"/var/lib/apt/lists/* "$1"/var/cache/apt/archives/* "$1"/var/cache/apt/*.bin',
+        ('--customize-hook=rm -rf "$1"/etc/apt/sources.list "$1"/etc/hostname "$1"/etc/resolv.conf '
+        '"$1"/var/lib/apt/lists/* "$1"/var/cache/apt/archives/* "$1"/var/cache/apt/*.bin'),
         "--customize-hook=rm x",
     ]  # fmt: skip
 
