@@ -203,9 +203,12 @@ NEEDS: tuple[Need, ...] = (
 
 
 def needs_here(*, for_tests: bool) -> list[Need]:
-    """Return the needs that concern this user, with those of the tests if asked for."""
-    root = os.geteuid() == 0
-    return [need for need in NEEDS if (for_tests or not need.for_tests) and not (need.as_user and root)]
+    """Return the needs that concern this user, with those of the tests if asked for.
+
+    Root's tests work as an ordinary user too, so they need what such a one needs.
+    """
+    as_user = for_tests or os.geteuid() != 0
+    return [need for need in NEEDS if (for_tests or not need.for_tests) and (as_user or not need.as_user)]
 
 
 def unmet(needs: Sequence[Need]) -> list[tuple[Need, str]]:

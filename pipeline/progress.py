@@ -37,7 +37,7 @@ def ignore_progress(_progress: Progress) -> None:
 
 @contextlib.contextmanager
 def watched(look: Callable[[], None]) -> Iterator[None]:
-    """Call *look* now and then while the block runs, in a thread, and once when it has ended well."""
+    """Call *look*, then now and then while the block runs, in a thread, and once more when it has ended well."""
     ended = threading.Event()
 
     def keep_looking() -> None:
@@ -45,6 +45,7 @@ def watched(look: Callable[[], None]) -> Iterator[None]:
             look()
 
     watcher = threading.Thread(target=keep_looking, name="progress", daemon=True)
+    look()
     watcher.start()
     try:
         yield
