@@ -119,15 +119,17 @@ class Artifact:
 
     def reasons(self) -> tuple[Reason, ...]:
         """Return why the artifact must be made; nothing if it is up to date."""
-        found = [reason for target in self.targets if (reason := self._damage(target)) is not None]
+        records = {target: read_sidecar(target) for target in self.targets}
+        damages = (self._damage(target, record) for target, record in records.items())
+        found = [damage for damage in damages if damage is not None]
         try:
             recipe = self.recipe()
         except NotFoundError:
             missing = (path for path in self.inputs if read_sidecar(path) is None or not path.exists())
             return (*found, *(Reason("input", self._relative(path), after="not built") for path in missing))
         # each: somebody may have put one of the targets back from a copy, with its sidecar
-        records = [record for target in self.targets if (record := read_sidecar(target)) is not None]
-        return (*found, *dict.fromkeys(change for record in records for change in differences(record, recipe)))
+        whole = [record for record in records.values() if record is not None]
+        return (*found, *dict.fromkeys(change for record in whole for change in differences(record, recipe)))
 
     def reason(self) -> str | None:
         """Return the first reason in words, or None if the artifact is up to date."""
@@ -194,9 +196,9 @@ class Artifact:
             publish_sidecar(target, {**records[target], "documents": digests})
             self.state.learn_digest(target, subject.sha256)
 
-    def _damage(self, target: Path) -> Reason | None:
-        """Return what is wrong with the file *target*, whatever it was made from."""
-        record, name = read_sidecar(target), self._relative(target)
+    def _damage(self, target: Path, record: Mapping[str, Any] | None) -> Reason | None:
+        """Return what is wrong with the file *target*, whatever it was made from, by the *record* in its sidecar."""
+        name = self._relative(target)
         if record is None or not target.is_file():
             return Reason("output", name, after="not built")
         if target.stat().st_size != record["size"] or self.state.digest_of(target) != record["sha256"]:
