@@ -119,7 +119,8 @@ class _Removal:
         self._artifact.remove()
 
     def __repr__(self) -> str:
-        return f"remove {', '.join(target.name for target in self._artifact.targets)}"
+        # doit shows what is between the first character and " at ", as of a function's
+        return f"<remove {', '.join(target.name for target in self._artifact.targets)} at {self._artifact.cache.root}>"
 
 
 class _UpToDate:

@@ -133,3 +133,13 @@ def test_a_failure_says_what_ran_and_where_the_log_is(tmp_path: Path) -> None:
     assert "command: sleep -1" in text
     assert f"log: {tmp_path / 'cache/logs/toy.a.log'}" in text
     assert "Traceback" not in text
+
+
+def test_clean_says_what_it_removes_and_explains_why_it_is_made_again(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    build(cache)
+    code, text = build(cache, "clean", "toy:a")
+    assert (code, text) == (0, "toy:a - executing 'Python: remove a'\n")
+    code, text = build(cache, "info", "toy:a")
+    assert code == 1
+    assert "- a is not built (args=[], kwargs={})" in text
