@@ -105,6 +105,8 @@ def make_rootfs(wanted: RootFilesystem, packages: Sequence[Package], debs: Seque
     ):
         run(
             [
+                # what it mounts as root ends with it, also when it is killed
+                *(["unshare", "--mount", "--"] if os.geteuid() == 0 else []),
                 "mmdebstrap",
                 "--verbose",  # dpkg's lines are the progress
                 f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
