@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.graph import Graph
-from pipeline.reporting.wording import format_size
+from pipeline.reporting.wording import counted, format_size
 from pipeline.sidecar import files_of, read_sidecar
 from pipeline.upkeep.inventory import Found, Kind, named_downloads, take_inventory
 from pipeline.workspace import Cache
@@ -94,11 +94,6 @@ def data_of(view: CacheView, cache: Cache) -> dict[str, Any]:
         ],
         "unknown": [{"path": _name(found.path, cache), "size": found.size} for found in view.unknown],
     }
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number of things: ``1 file``, ``2 files``."""
-    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _views(artifact: Artifact, graph: Graph, machines: Mapping[str, Iterable[str]]) -> list[FileView]:

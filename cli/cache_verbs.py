@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cli.builds import select
-from cli.cache_list import counted, data_of, table_of, view_cache
+from cli.cache_list import data_of, table_of, view_cache
 from cli.confirm import require_yes
 from cli.output import emit, say
 from contracts.names import PROVISIONER_NAME
@@ -22,7 +22,7 @@ from pipeline.errors import ChecksumError, ConflictError, NotFoundError, UsageEr
 from pipeline.graph import Graph
 from pipeline.progress import Progress, ProgressListener
 from pipeline.recipes import graph as recipes
-from pipeline.reporting.wording import format_size
+from pipeline.reporting.wording import counted, format_size
 from pipeline.upkeep import bundle, bundle_import, verification
 from pipeline.upkeep.bundle_import import Fate
 from pipeline.upkeep.inventory import take_inventory

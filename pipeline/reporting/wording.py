@@ -153,7 +153,7 @@ def _whole(event: TaskProgressed) -> str:
 
 def _why(event: TaskStarted) -> str:
     first, *others = event.reasons or ("asked for",)
-    more = f"; and {_counted(len(others), 'more reason')}" if others else ""
+    more = f"; and {counted(len(others), 'more reason')}" if others else ""
     expected = _expected(event)
     return f"{first}{more}{'; ' if expected else ''}{expected}"
 
@@ -170,7 +170,7 @@ def _farewell(event: RunFinished) -> Iterator[str]:
     if event.built or failed:
         yield f"{', '.join(f'{number} {word}' for number, word in counts if number)}, after {event.time:.1f} s"
     elif event.up_to_date and event.outcome is Outcome.DONE:
-        all_of_them = f"all {_counted(len(event.up_to_date), 'artifact')} are"
+        all_of_them = f"all {counted(len(event.up_to_date), 'artifact')} are"
         yield f"{all_of_them if len(event.up_to_date) > 1 else 'the artifact is'} up to date"
     for failure in event.failures:
         yield from said_failure(failure)
@@ -178,5 +178,6 @@ def _farewell(event: RunFinished) -> Iterator[str]:
         yield "interrupted; what was built stays, the next run carries on"
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: ``1 file``, ``2 files``."""
     return f"{number} {noun}{'s' if number != 1 else ''}"

@@ -25,26 +25,6 @@ from tests.fakes.toy_bundle import ALL, content, exported, imported, members, pa
 from tests.fakes.toy_cache import DEB, DEB_NAME, build_all, files_in, toy_graph, with_recipe
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """A cache in which all is built; tests only read it."""
-    cache = Cache(tmp_path_factory.mktemp("source") / "cache")
-    build_all(toy_graph(cache))
-    return cache
-
-
-@pytest.fixture(scope="module")
-def bundle(source: Cache) -> bytes:
-    """A bundle of all there is."""
-    return exported(source)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
-    return Cache(tmp_path / "cache")
-
-
 def test_everything_arrives_and_is_up_to_date(source: Cache, cache: Cache, bundle: bytes) -> None:
     result = imported(bundle, cache)
     assert result == Imported(dict.fromkeys(ALL, Fate.IMPORTED), 1)

@@ -32,26 +32,6 @@ from tests.fakes.toy_bundle import content, exported, imported, members, packed,
 from tests.fakes.toy_cache import build_all, files_in, toy_graph
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """A cache in which all is built; tests only read it."""
-    cache = Cache(tmp_path_factory.mktemp("source") / "cache")
-    build_all(toy_graph(cache))
-    return cache
-
-
-@pytest.fixture(scope="module")
-def bundle(source: Cache) -> bytes:
-    """A bundle of all there is."""
-    return exported(source)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
-    return Cache(tmp_path / "cache")
-
-
 def refused(data: bytes, cache: Cache) -> PvmlabError:
     """Import what must not come in; return what was said. What counts as built then is right to its last byte."""
     with pytest.raises(PvmlabError) as caught:
