@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,13 @@ from types import ModuleType
 
 import pytest
 
+from pipeline.run import run, spawn
+from pipeline.sidecar import require_digest
+from pipeline.workspace import REPOSITORY, Cache
 from tests.fakes.nursery import Nursery, built, digests, reference_digests, toy
 
+_ROOTFS = "container-rootfs:x86_64"
+_HALF_WAY, _WHOLE_ROOTFS = 300.0, 600.0  # seconds at most, 15 and 35 are usual
 _WHOLE = 0.4  # seconds: about what a whole build of the toy takes
 
 
@@ -82,3 +89,31 @@ def test_a_build_killed_at_five_thousand_moments_ends_as_if_nothing_had_been(
     reference = reference_digests(tmp_path)
     graph = toy(nursery.cache, "", monkeypatch)
     kill_again_and_again(nursery, graph, reference, kills=5000, jobs=2, seed=int(time.time()))
+
+
+@pytest.mark.artifacts
+def test_a_real_root_filesystem_killed_half_way_is_built_as_if_nothing_had_been(
+    tmp_path: Path, artifacts: Cache
+) -> None:
+    """mmdebstrap mounts things in the tree it builds, and has children of its own."""
+    cache = Cache(tmp_path / "cache")
+    for name in ("snapshots", "packages", "downloads"):
+        shutil.copytree(artifacts.root / name, cache.root / name, copy_function=os.link)
+    argv: list[str | Path] = [sys.executable, "-m", "doit", _ROOTFS]
+    environment = {"PVMLAB_CACHE": str(cache.root)}
+    build = spawn(argv, env=environment, cwd=REPOSITORY)
+    log = cache.logs / f"{_ROOTFS.replace(':', '.')}.log"
+    deadline = time.monotonic() + _HALF_WAY
+    while not log.exists() or b"Setting up " not in log.read_bytes():
+        assert build.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline, "it never came to installing"
+        time.sleep(0.1)
+    build.kill()
+    build.wait()
+    assert list(cache.scratch.iterdir())
+    done = run(argv, env=environment, cwd=REPOSITORY, timeout=_WHOLE_ROOTFS)
+    assert "1 built" in done.stdout
+    assert not list(cache.scratch.iterdir())
+    assert str(cache.root) not in Path("/proc/self/mountinfo").read_text()
+    rootfs = Path("containers/rootfs_x86_64.tar.zst")
+    assert require_digest(cache.root / rootfs) == require_digest(artifacts.root / rootfs)
