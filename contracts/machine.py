@@ -34,6 +34,15 @@ class DiskBus(enum.StrEnum):
         return {DiskBus.NVME: "/dev/nvme0n1", DiskBus.VIRTIO: "/dev/vda"}[self]
 
 
+class Installer(enum.StrEnum):
+    """What installs a machine: ours, or the distribution's own, by the kind of answer file that it takes."""
+
+    PVMLAB = "pvmlab"
+    PRESEED = "preseed"  # debian-installer
+    AUTOINSTALL = "autoinstall"  # Ubuntu's subiquity
+    KICKSTART = "kickstart"  # Anaconda: Fedora, RHEL and its kin
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SshHostKey:
     """An ed25519 host key made by the lab, so that its first connection is already checked.
