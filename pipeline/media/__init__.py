@@ -1,0 +1,1 @@
+"""Media that others made: discs, archives, squashfs and disk images. Nothing in them is trusted."""
