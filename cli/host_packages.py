@@ -154,6 +154,28 @@ NEEDS: tuple[Need, ...] = (
                   Manager.BREW: "openssh"},
     ),
     Need(
+        name="libarchive", why="reads archives and discs",
+        files=("/usr/lib/x86_64-linux-gnu/libarchive.so.13", "/usr/lib/aarch64-linux-gnu/libarchive.so.13",
+               "/usr/lib64/libarchive.so.13", "/usr/lib/libarchive.so.13",
+               "/opt/homebrew/opt/libarchive/lib/libarchive.dylib", "/usr/local/opt/libarchive/lib/libarchive.dylib"),
+        packages={Manager.APT: "libarchive13", Manager.DNF: "libarchive", Manager.PACMAN: "libarchive",
+                  Manager.BREW: "libarchive"},
+    ),
+    Need(
+        name="7-Zip", why="reads discs that are UDF only", programs=("7zz",),
+        packages={Manager.APT: "7zip", Manager.DNF: "7zip-standalone-all", Manager.PACMAN: "7zip",
+                  Manager.BREW: "sevenzip"},
+    ),
+    Need(
+        name="squashfs-tools-ng", why="reads the file systems on live discs", programs=("sqfs2tar",),
+        packages={Manager.APT: "squashfs-tools-ng", Manager.DNF: "squashfs-tools-ng",
+                  Manager.PACMAN: "squashfs-tools-ng", Manager.BREW: "squashfs"},
+    ),
+    Need(
+        name="gpgv", why="checks the signatures of distributions", programs=("gpgv",),
+        packages={Manager.APT: "gpgv", Manager.DNF: "gnupg2", Manager.PACMAN: "gnupg", Manager.BREW: "gnupg"},
+    ),
+    Need(
         name="tar", why="unpacks what is built", programs=("tar",),
         packages={Manager.APT: "tar", Manager.DNF: "tar", Manager.PACMAN: "tar"},
     ),
@@ -175,6 +197,21 @@ NEEDS: tuple[Need, ...] = (
     Need(
         name="strace", why="tests: what reaches the disk, and in which order", programs=("strace",), for_tests=True,
         packages={Manager.APT: "strace", Manager.DNF: "strace", Manager.PACMAN: "strace"},
+    ),
+    Need(
+        name="xorriso", why="tests: makes discs as distributions do", programs=("xorriso",), for_tests=True,
+        packages={Manager.APT: "xorriso", Manager.DNF: "xorriso", Manager.PACMAN: "libisoburn",
+                  Manager.BREW: "xorriso"},
+    ),
+    Need(
+        name="squashfs-tools", why="tests: makes the file systems of live discs", programs=("mksquashfs", "unsquashfs"),
+        for_tests=True,
+        packages={Manager.APT: "squashfs-tools", Manager.DNF: "squashfs-tools", Manager.PACMAN: "squashfs-tools",
+                  Manager.BREW: "squashfs"},
+    ),
+    Need(
+        name="gnupg", why="tests: signs with a throw-away key", programs=("gpg",), for_tests=True,
+        packages={Manager.APT: "gnupg", Manager.DNF: "gnupg2", Manager.PACMAN: "gnupg", Manager.BREW: "gnupg"},
     ),
     Need(
         name="cpio", why="tests: reads our initrds with another's eyes", programs=("cpio",), for_tests=True,
