@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,18 @@ class CacheView:
     size: int
 
 
-def view_cache(graph: Graph, cache: Cache, machines: Mapping[str, Iterable[str]]) -> CacheView:
-    """Return what there is. :param machines: the tasks that each machine of the lab is installed or run from."""
+def view_cache(
+    graph: Graph, cache: Cache, machines: Mapping[str, Iterable[str]], *, expected: Collection[str]
+) -> CacheView:
+    """Return what there is.
+
+    :param machines: the tasks that each machine of the lab is installed or run from.
+    :param expected: tasks to speak of even if they are not built; of the others there are too many.
+    """
     inventory = take_inventory(graph, cache)
-    current = [view for artifact in graph.artifacts.values() for view in _views(artifact, graph, machines)]
+    built = {found.task for found in inventory if found.in_graph}
+    shown = [artifact for name, artifact in graph.artifacts.items() if name in built or name in expected]
+    current = [view for artifact in shown for view in _views(artifact, graph, machines)]
     former = [
         FileView(task=str(found.task), path=_name(found.path, cache), size=found.size, state=_FORMER)
         for found in inventory

@@ -11,6 +11,7 @@ from cli.cache_list import data_of, table_of, view_cache
 from cli.confirm import require_yes
 from cli.output import emit, say
 from contracts.names import PROVISIONER_NAME
+from distros.registry import releases
 from lab import provisioner
 from lab.base_images import base_images
 from lab.lab import Lab
@@ -39,7 +40,8 @@ def list_cache(*, output: str) -> None:
             machines[name] = _needs_of(store, name)
         except BrokenDefinitionError as error:
             say(f"{error.brief}: what it needs is not known")
-    view = view_cache(recipes.graph(), lab.cache, machines)
+    expected = {*recipes.default_tasks(), *(task for tasks in machines.values() for task in tasks)}
+    view = view_cache(recipes.graph(), lab.cache, machines, expected=expected)
     emit(data_of(view, lab.cache), output=output, table=table_of(view, lab.cache))
 
 
@@ -163,7 +165,7 @@ def _provisioner_needs(lab: Lab) -> dict[str, list[str]]:
 
 def _needs_of(store: DefinitionStore, name: str) -> list[str]:
     definition = store.load(name)
-    return recipes.machine_tasks(definition.distro, definition.arch)
+    return recipes.machine_tasks(definition.distro, definition.arch, definition.installer)
 
 
 def _plan(lab: Lab, *, keep_used: bool) -> PrunePlan:
@@ -174,6 +176,7 @@ def _plan(lab: Lab, *, keep_used: bool) -> PrunePlan:
         graph,
         needed=_with_needs(machines),
         only_needed=keep_used,
+        locked={locked.sha256 for release in releases().values() for locked in release.locked.values()},
         base_images=base_images(lab),
     )
 

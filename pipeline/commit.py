@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def publish_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def publish_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Publish *text* at *path*, as UTF-8."""
     publish_bytes(path, text.encode(), mode=mode)
+
+
+def give_second_name(source: Path, temporary: Path) -> None:
+    """Have *temporary*, as :func:`publish` yields it, be another name of *source*; a copy where links cannot be had.
+
+    Then the bytes are there once. Nobody may write into either of them afterwards.
+    """
+    temporary.unlink()
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
 
 
 def sweep(folder: Path) -> list[Path]:

@@ -22,7 +22,8 @@ from typing import IO, NoReturn
 from pipeline.errors import CommandError, MissingProgramError
 
 __all__ = [
-    "PIPE", "Completed", "Popen", "attach", "end_all", "find_program", "inherited", "minimal_environment", "replace",
+    "PIPE", "Completed", "Popen", "attach", "end_all", "find_program", "inherited", "is_ending",
+    "minimal_environment", "replace",
     "require_program", "resume", "run", "spawn",
 ]  # fmt: skip
 
@@ -241,6 +242,11 @@ def end_all() -> None:
 def resume() -> None:
     """Let programs run again after :func:`end_all`."""
     _ending.clear()
+
+
+def is_ending() -> bool:
+    """Return whether :func:`end_all` was called: long work in a thread that is no program has to end, too."""
+    return _ending.is_set()
 
 
 def _end_group(process: Popen[bytes]) -> tuple[bytes | None, bytes | None]:

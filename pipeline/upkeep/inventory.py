@@ -22,6 +22,8 @@ from pipeline.workspace import Cache
 
 DOWNLOADS = "downloads"
 _MANIFESTS = "packages"  # the kind of task whose files name downloads by their digests
+_MEDIA = "fetch"  # the kind of task whose file is another name of a download
+_PART = re.compile(rf"{DOWNLOADS}/parts/[0-9a-f]{{64}}\.(?:part|json|lock)")  # pipeline.fetch.store
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 # in the shell, on the terminal and in a tar it is what it seems to be
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~:%-]{0,199}")
@@ -35,6 +37,7 @@ class Kind(enum.StrEnum):
     DOWNLOAD = "download"
     LOG = "log"
     HALF_WRITTEN = "half-written file"
+    PART = "part of a download"
     SCRATCH = "scratch"
     DAMAGED_STATE = "damaged state file"
     OWN = "the cache's own"
@@ -43,7 +46,7 @@ class Kind(enum.StrEnum):
     @property
     def is_leftover(self) -> bool:
         """Whether nothing that runs needs it, if no build does."""
-        return self in {Kind.HALF_WRITTEN, Kind.SCRATCH, Kind.DAMAGED_STATE}
+        return self in {Kind.HALF_WRITTEN, Kind.PART, Kind.SCRATCH, Kind.DAMAGED_STATE}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,9 +80,12 @@ def take_inventory(graph: Graph, cache: Cache) -> list[Found]:
 
 
 def named_downloads(found: Iterable[Found]) -> set[str]:
-    """Return the digests of all downloads that the manifests among *found* name."""
-    manifests = [each.path for each in found if each.kind is Kind.ARTIFACT and is_manifest(each.task)]
-    return {digest for path in manifests if path.is_file() for digest in digests_in(path)}
+    """Return the digests of all downloads that the manifests among *found* name, or that are media among them."""
+    artifacts = [each for each in found if each.kind is Kind.ARTIFACT]
+    manifests = [each.path for each in artifacts if is_manifest(each.task)]
+    media = [read_sidecar(each.path) for each in artifacts if (each.task or "").partition(":")[0] == _MEDIA]
+    named = {digest for path in manifests if path.is_file() for digest in digests_in(path)}
+    return named | {record["sha256"] for record in media if record is not None}
 
 
 def is_manifest(task: str | None) -> bool:
@@ -153,8 +159,8 @@ def _by_place(path: Path, size: int, cache: Cache, logs: dict[str, str]) -> Foun
         return _alone(Kind.HALF_WRITTEN, path, size)
     if path in _beside(cache.state.with_name(f"{cache.state.name}.damaged")):
         return _alone(Kind.DAMAGED_STATE, path, size)
-    if is_download(name):
-        return _alone(Kind.DOWNLOAD, path, size)
+    if (is_part := bool(_PART.fullmatch(name))) or is_download(name):
+        return _alone(Kind.PART if is_part else Kind.DOWNLOAD, path, size)
     if path.is_relative_to(cache.logs) and path.suffix == ".log":
         task = logs.get(path.name)
         return dataclasses.replace(_alone(Kind.LOG, path, size), task=task, in_graph=task is not None)

@@ -44,12 +44,14 @@ def plan_prune(
     *,
     needed: Collection[str],
     only_needed: bool,
+    locked: Collection[str] = (),
     base_images: Collection[Path],
 ) -> PrunePlan:
     """Return what can go: leftovers, what no task makes any more, downloads that no manifest names.
 
     :param needed: tasks that machines need, in the graph or no longer.
     :param only_needed: artifacts of all other tasks can go, too.
+    :param locked: digests of media in the lock: their downloads stay, they may have come from a file that is gone.
     :param base_images: files that disks of machines are overlays of: they stay, whatever else holds.
     """
     # a machine may have been made from a release that is no longer known
@@ -62,7 +64,7 @@ def plan_prune(
             reasons[found.path] = "no task makes it any more"
         elif found.kind is Kind.ARTIFACT and only_needed and found.task not in needed:
             reasons[found.path] = "no machine of the lab needs it"
-    named = named_downloads(found for found in inventory if found.path not in reasons)
+    named = named_downloads(found for found in inventory if found.path not in reasons).union(locked)
     for found in inventory:
         if found.kind is Kind.DOWNLOAD and found.path.parent.name not in named:
             reasons[found.path] = "no manifest names it"

@@ -22,7 +22,7 @@ from pipeline.upkeep.inventory import Found, Kind, digests_in, is_manifest
 from pipeline.upkeep.transfer import Transfer
 from pipeline.workspace import Cache
 
-_TAKEN = "snapshot"  # the kind of task that takes what the mirror has on that day: never the same twice
+_TAKEN = {"fetch", "snapshot"}  # kinds of tasks that take what a mirror has, gigabytes of it or never the same twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def candidates(graph: Graph) -> list[Artifact]:
     return [
         artifact
         for artifact in graph.artifacts.values()
-        if artifact.name.partition(":")[0] != _TAKEN
+        if artifact.name.partition(":")[0] not in _TAKEN
         and not artifact.reasons()
         and all(tool_version(tool, artifact.state) is not None for tool in artifact.tools)
     ]

@@ -55,6 +55,7 @@ MAY_PUT_FILES_IN_PLACE = {
     "lab/switch.py": "its socket appears under its name when it listens",
     "pipeline/upkeep/bundle_import.py": "moves a file that was checked into the temporary path of publish()",
     "pipeline/debian/deb_store.py": "moves a file that was checked into the temporary path of publish()",
+    "pipeline/fetch/store.py": "moves a file that was checked into the temporary path of publish()",
     "pipeline/upkeep/verification.py": "links inputs into a scratch cache",
 }
 

@@ -13,6 +13,7 @@ import pytest
 import tasks
 from cli import program
 from contracts.arch import Arch
+from contracts.machine import Installer
 from lab.disks import create_empty_disk, create_overlay
 from lab.lab import Lab
 from lab.store import DefinitionStore
@@ -32,7 +33,7 @@ Said = pytest.CaptureFixture[str]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     """The cache of the environment, empty; the graph is a small one."""
 
-    def machine_tasks(distro: str, _arch: Arch) -> list[str]:
+    def machine_tasks(distro: str, _arch: Arch, _installer: Installer) -> list[str]:
         return ["pair:toy", f"rootfs:{distro}"]
 
     monkeypatch.setenv("PVMLAB_HOME", str(tmp_path / "home"))

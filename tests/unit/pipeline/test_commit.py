@@ -1,11 +1,12 @@
 """A reader sees the old file or the new one, never a part, whatever happens in between."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.commit import publish, publish_bytes, publish_text, sweep
+from pipeline.commit import give_second_name, publish, publish_bytes, publish_text, sweep
 
 
 def test_a_published_file_has_its_content_and_mode(tmp_path: Path) -> None:
@@ -13,6 +14,27 @@ def test_a_published_file_has_its_content_and_mode(tmp_path: Path) -> None:
     publish_text(target, "secret\n", mode=0o600)
     assert target.read_text() == "secret\n"
     assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_name_takes_no_room(tmp_path: Path) -> None:
+    source, target = tmp_path / "store", tmp_path / "new" / "artifact"
+    publish_bytes(source, b"gigabytes")
+    with publish(target) as temporary:
+        give_second_name(source, temporary)
+    assert target.samefile(source)
+
+
+def test_where_there_are_no_links_a_second_name_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    source, target = tmp_path / "store", tmp_path / "artifact"
+    publish_bytes(source, b"gigabytes")
+    monkeypatch.setattr(os, "link", refuse)
+    with publish(target) as temporary:
+        give_second_name(source, temporary)
+    assert target.read_bytes() == b"gigabytes"
+    assert not target.samefile(source)
 
 
 def test_a_failure_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commit import publish_text
+from pipeline.sidecar import publish_sidecar, sidecar_path
 from pipeline.upkeep.inventory import Found, Kind, is_download, named_downloads, take_inventory
 from pipeline.workspace import Cache
 from tests.fakes.toy_cache import DEB_NAME, build_all, toy_graph
@@ -83,6 +85,10 @@ def test_other_bytes_beside_an_old_sidecar_are_somebody_elses(cache: Cache) -> N
         ("tmp/rootfs.x/etc/passwd", Kind.SCRATCH),
         ("logs/gone.toy.log", Kind.LOG),
         ("README.md", Kind.OWN),
+        (f"downloads/parts/{'a' * 64}.part", Kind.PART),
+        (f"downloads/parts/{'a' * 64}.json", Kind.PART),
+        (f"downloads/parts/{'a' * 64}.lock", Kind.PART),
+        ("downloads/parts/notes.txt", Kind.UNKNOWN),
         ("images/toy/notes.txt", Kind.UNKNOWN),
         ("images/toy/my.json", Kind.UNKNOWN),
         ("downloads/file", Kind.UNKNOWN),
@@ -121,6 +127,16 @@ def test_manifests_name_downloads(cache: Cache) -> None:
     assert named_downloads(found_in(cache).values()) == {DEB_NAME.split("/")[1]}
     (cache.root / "packages/toy/list").unlink()  # its sidecar stays
     assert named_downloads(found_in(cache).values()) == set()
+
+
+def test_a_medium_is_a_download_under_another_name(cache: Cache) -> None:
+    target = cache.root / "media/toy/installer.iso"
+    publish_text(target, "x")
+    publish_sidecar(target, {"task": "fetch:toy:x86_64:iso", "sha256": "f" * 64, "size": 1})
+    assert "f" * 64 in named_downloads(found_in(cache).values())
+    target.unlink()
+    sidecar_path(target).unlink()
+    assert "f" * 64 not in named_downloads(found_in(cache).values())
 
 
 @pytest.mark.parametrize(

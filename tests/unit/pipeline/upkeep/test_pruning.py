@@ -77,6 +77,17 @@ def test_downloads_of_a_manifest_that_stays_stay(cache: Cache) -> None:
     assert DEB_NAME not in removed(plan(cache, needed={"packages:toy"}, only_needed=True), cache)
 
 
+def test_a_download_in_the_lock_stays_though_nothing_is_made_of_it_yet(cache: Cache) -> None:
+    stray = cache.root / f"downloads/{'a' * 64}/mine.iso"
+    stray.parent.mkdir()
+    stray.touch()
+    graph = toy_graph(cache)
+    made = plan_prune(
+        take_inventory(graph, cache), graph, needed=(), only_needed=False, locked={"a" * 64}, base_images=()
+    )
+    assert made.removals == ()
+
+
 @pytest.mark.parametrize("only_needed", [True, False])
 def test_what_a_machine_needs_stays_even_if_no_task_makes_it_any_more(cache: Cache, only_needed: bool) -> None:
     target = cache.root / "lonely/file"
