@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from invoke import Collection, Context, Exit, task
 
 _OUTPUT = "table, or json for programs"
-_TASKS = "tasks, kinds (rootfs), patterns ('*:debian-12:*') or files; all, if there are none"
+_TASKS = "tasks, kinds (rootfs), patterns ('*:debian-12:*') or files; if there are none, all that needs no media"
 _TIMEOUT = "seconds to wait at most (default: enough for a machine many times slower than this one)"
 
 
@@ -116,16 +116,19 @@ def status(_c: Context, output: str = "table") -> None:
     "disk-bus": "nvme or virtio",
     "ip": "address in the lower half of the lab's network (default: the first free one)",
     "mac": "MAC address (default: made from the lab and the name)",
+    "installer": "pvmlab, or native: the distribution's own (default: pvmlab; native with --answer-file)",
+    "answer-file": "what the distribution's own installer is told, instead of the lab's answers; *.j2 is a template",
 })  # fmt: skip
 def vm_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
     _c: Context, name: str, distro: str = "debian-12", arch: str = "x86_64", cpus: int = 2, memory: str = "1G",
-    disk_size: str = "8G", disk_bus: str = "nvme", ip: str = "", mac: str = "",
+    disk_size: str = "8G", disk_bus: str = "nvme", ip: str = "", mac: str = "", installer: str = "",
+    answer_file: str = "",
 ) -> None:  # fmt: skip
     """Define a target machine and make its empty disk. `vm.start` installs it."""
     from cli.machine_verbs import create
 
     create(name, distro=distro, arch=arch, cpus=cpus, memory=memory, disk_size=disk_size, disk_bus=disk_bus, ip=ip,
-           mac=mac)  # fmt: skip
+           mac=mac, installer=installer, answer_file=answer_file)  # fmt: skip
 
 
 @task(name="start", positional=["name"], auto_shortflags=False, help={
@@ -313,9 +316,79 @@ def lint_code(_c: Context) -> None:
     lint()
 
 
+@task(name="ls", auto_shortflags=False, help={"output": _OUTPUT})
+def distro_ls(_c: Context, output: str = "table") -> None:
+    """List the distributions: where they come from, what is here of them, and what is missing."""
+    from cli.distro_list import list_distros
+
+    list_distros(output=output)
+
+
+@task(name="show", positional=["distro"], auto_shortflags=False, help={"distro": "its name", "output": _OUTPUT})
+def distro_show(_c: Context, distro: str, output: str = "table") -> None:
+    """Show all that is known of a distribution: addresses, keys, digests, what is built of it."""
+    from cli.distro_list import show_distro
+
+    show_distro(distro, output=output)
+
+
+@task(name="pull", positional=[], iterable=["distro"], auto_shortflags=False, help={
+    "distro": "names of distributions",
+    "all": "all of them; those of which no digest is known are left out",
+    "arch": "x86_64, aarch64 or all (default: this host's, if the distribution is there for it)",
+    "media-only": "only download, make nothing of it",
+    "offline": "do not use the network",
+    "newest": "ask whether there are newer media than those that are here, and take these",
+    "lock": "trust the mirror once, over HTTPS, where no digest is known, and lock what it has",
+})  # fmt: skip
+def distro_pull(
+    _c: Context, distro: Sequence[str], arch: str = "", *, all: bool = False,  # noqa: A002 (the option's name)
+    media_only: bool = False, offline: bool = False, newest: bool = False, lock: bool = False,
+) -> None:  # fmt: skip
+    """Fetch the media of distributions, verify them, and make of them what installs need."""
+    from cli.distro_verbs import pull
+
+    raise Exit(code=pull(
+        distro, everything=all, arch=arch, media_only=media_only, offline=offline, newest=newest, lock=lock,
+    ))  # fmt: skip
+
+
+@task(name="add", positional=["source"], auto_shortflags=False, help={
+    "source": "address or file of an installer ISO, a cloud image (qcow2, raw) or an archive of a root filesystem",
+    "name": "what to call it (default: what the medium says)",
+    "title": "its name for people (default: what the medium says)",
+    "family": "debian, ubuntu, fedora (also Rocky, Alma, RHEL), alpine or suse (default: what the medium says)",
+    "arch": "x86_64 or aarch64 (default: what the medium says)",
+    "sha256": "the digest it must have, from a page that you trust",
+})  # fmt: skip
+def distro_add(
+    _c: Context, source: str, name: str = "", title: str = "", family: str = "", arch: str = "", sha256: str = ""
+) -> None:  # fmt: skip
+    """Add a distribution: take its medium, see what it is, write its definition and its digest.
+
+    They go into the first folder that PVMLAB_DISTROS names, else to those that come with pvmlab.
+    """
+    from cli.distro_add import Wishes, add
+
+    add(source, Wishes(name=name, title=title, family=family, arch=arch, sha256=sha256))
+
+
+@task(name="remove", positional=["distro"], auto_shortflags=False, help={
+    "distro": "its name",
+    "yes": "do not ask; also for one that comes with pvmlab",
+    "with-artifacts": "also what was fetched and made of it",
+})  # fmt: skip
+def distro_remove(_c: Context, distro: str, *, yes: bool = False, with_artifacts: bool = False) -> None:
+    """Remove the definition of a distribution, and its digests."""
+    from cli.distro_verbs import remove
+
+    remove(distro, yes=yes, with_artifacts=with_artifacts)
+
+
 namespace = Collection(
     up, down, clean, status, build_artifacts, explain_build, setup_host, doctor_host, run_tests, lint_code,
     cache=Collection(cache_list, cache_prune, cache_verify, cache_export, cache_import),
     vm=Collection(vm_create, vm_start, vm_stop, vm_list, vm_shell, vm_logs, vm_clean),
+    distro=Collection(distro_ls, distro_show, distro_pull, distro_add, distro_remove),
     provisioner=Collection(provisioner_create, provisioner_start, provisioner_stop),
 )  # fmt: skip

@@ -1,12 +1,11 @@
-"""The Debian family: what goes into an installed system."""
+"""The Debian family: what goes into an installed system that is made of packages."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.arch import Arch
+from distros.release import Release
 
 # Runs with the new root as $1 at the end of mmdebstrap; its text travels in the command line, because in a user
 # namespace the script itself might lie in a home directory that the namespace's root may not enter.
@@ -23,23 +22,12 @@ _BOOTLOADER = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DebianRelease:
-    """One Debian release.
+def packages(release: Release, arch: Arch) -> tuple[str, ...]:
+    """Return the packages of an installed system, with kernel and bootloader: an install needs no network.
 
-    :ivar suite: its code name, as apt calls it. :ivar kernel_package: for each architecture it can be built for.
+    :raises ValueError: if *release* is not made of packages for *arch*.
     """
-
-    name: str
-    title: str
-    suite: str
-    kernel_package: Mapping[Arch, str]
-
-    @property
-    def arches(self) -> tuple[Arch, ...]:
-        """The architectures it is built for."""
-        return tuple(self.kernel_package)
-
-    def packages(self, arch: Arch) -> tuple[str, ...]:
-        """Return the packages of an installed system, with kernel and bootloader: an install needs no network."""
-        return (self.kernel_package[arch], *_PACKAGES, *_BOOTLOADER[arch])
+    kernel = release.sources[arch].kernel_package
+    if kernel is None:
+        raise ValueError(f"{release.name}, {arch} is not made of packages")
+    return (kernel, *_PACKAGES, *_BOOTLOADER[arch])

@@ -34,6 +34,11 @@ class Family(enum.StrEnum):
     SUSE = "suse"
 
     @property
+    def iso_holds_rootfs(self) -> bool:
+        """Whether its installer ISO holds a system to take a root filesystem from, not only packages."""
+        return self is Family.UBUNTU
+
+    @property
     def native(self) -> NativeInstaller | None:
         """Its own installer, if pvmlab can drive it."""
         return _NATIVE.get(self)
