@@ -214,6 +214,18 @@ NEEDS: tuple[Need, ...] = (
         packages={Manager.APT: "gnupg", Manager.DNF: "gnupg2", Manager.PACMAN: "gnupg", Manager.BREW: "gnupg"},
     ),
     Need(
+        name="kmod", why="tests: another eye on the index of modules", programs=("depmod", "modprobe"), for_tests=True,
+        packages={Manager.APT: "kmod", Manager.DNF: "kmod", Manager.PACMAN: "kmod"},
+    ),
+    Need(
+        name="openssl", why="tests: a mirror with a certificate of its own", programs=("openssl",), for_tests=True,
+        packages={Manager.APT: "openssl", Manager.DNF: "openssl", Manager.PACMAN: "openssl", Manager.BREW: "openssl"},
+    ),
+    Need(
+        name="lz4", why="tests: an archive as few make it", programs=("lz4",), for_tests=True,
+        packages={Manager.APT: "lz4", Manager.DNF: "lz4", Manager.PACMAN: "lz4", Manager.BREW: "lz4"},
+    ),
+    Need(
         name="cpio", why="tests: reads our initrds with another's eyes", programs=("cpio",), for_tests=True,
         packages={Manager.APT: "cpio", Manager.DNF: "cpio", Manager.PACMAN: "cpio"},
     ),

@@ -17,10 +17,11 @@ from pipeline import cpio
 from pipeline.artifact import Artifact, Making
 from pipeline.debian.mmdebstrap import RootFilesystem, open_tar_zst
 from pipeline.debian.package_set import PackageSet
-from pipeline.debian.rootfs import decompress, extract_boot_files
+from pipeline.debian.rootfs import decompress
 from pipeline.disk_image import Unpacked, make_ext4_qcow2
 from pipeline.docker_store import layer_content, write_metadata
-from pipeline.kernel_modules import pack_modules, read_modules
+from pipeline.kernel.boot_files import extract_boot_files
+from pipeline.kernel.modules import pack_modules, read_modules
 from pipeline.oci import read_image
 from pipeline.recipes.debian_rootfs import debian_rootfs
 from pipeline.recipes.packages import inherited_facts
@@ -60,11 +61,11 @@ def provisioner(arch: Arch, cache: Cache) -> Artifact:
     disk, vmlinuz, initrd = (cache.provisioner(arch, name) for name in ("disk.qcow2", "vmlinuz", "initrd"))
 
     def make(making: Making) -> Mapping[str, Any]:
-        version = extract_boot_files(archive, {"vmlinuz": making.outputs[vmlinuz]})
+        found = extract_boot_files(archive, vmlinuz=making.outputs[vmlinuz])
         cpio.write_gzip(making.outputs[initrd], _initrd(archive))
         facts = inherited_facts(archive, container)
         _make_disk(archive, container, epoch=facts["epoch"], making=making, output=making.outputs[disk])
-        return {"kernel": version, **facts}
+        return {"kernel": found.kver, **facts}
 
     return Artifact(
         name=f"provisioner:{arch}",
@@ -74,7 +75,7 @@ def provisioner(arch: Arch, cache: Cache) -> Artifact:
         inputs=(archive, container),
         sources=in_repository(
             "pipeline/compression.py", "pipeline/cpio.py", "pipeline/debian/rootfs.py", "pipeline/disk_image.py",
-            "pipeline/docker_store.py", "pipeline/kernel_modules.py", "pipeline/oci.py",
+            "pipeline/docker_store.py", "pipeline/kernel", "pipeline/oci.py",
             "pipeline/recipes/provisioner.py", "pipeline/tree_tar.py",
             "pxeboot_stack/provisioner", "pxeboot_stack/provisioner.py", "pxeboot_stack/provisioner-init",
         ),

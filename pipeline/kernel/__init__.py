@@ -1,0 +1,1 @@
+"""Kernels of every family of distributions: their files and modules, found in root filesystems."""
