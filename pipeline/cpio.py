@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from isal import igzip
@@ -21,7 +21,7 @@ _HEADER_SIZE = 110
 _TRAILER = "TRAILER!!!"
 _BLOCK = 512  # what cpio(1) pads to
 _MAX_FILE_SIZE = 0xFFFF_FFFF  # the header's size field has eight hex digits
-_COPY_SIZE = 1 << 20
+_NOT_A_PART = frozenset({"", ".", ".."})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,7 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        if (
-            self.path != PurePosixPath(self.path).as_posix()
-            or self.path.startswith("/")
-            or ".." in self.path.split("/")
-        ):
+        if not _NOT_A_PART.isdisjoint(self.path.split("/")):
             raise ValueError(f"{self.path!r} is not a relative path in its shortest form")
         if not self.path.isprintable():
             raise ValueError(f"{self.path!r} holds a character no file of an archive should have in its name")
@@ -83,10 +79,16 @@ def arrange(entries: Iterable[Entry]) -> list[Entry]:
             raise ValueError(f"{entry.path} is in the archive twice")
         plan[entry.path] = entry
     for path in list(plan):
-        for parent in PurePosixPath(path).parents[:-1]:
-            above = plan.setdefault(parent.as_posix(), directory(parent.as_posix()))
-            if not stat.S_ISDIR(above.mode):
+        parent = path.rpartition("/")[0]
+        while parent:
+            above = plan.get(parent)
+            if above is None:
+                plan[parent] = directory(parent)
+            elif not stat.S_ISDIR(above.mode):
                 raise ValueError(f"{path} lies below {parent}, which is not a directory")
+            else:
+                break  # what is above this one was looked at with it, or will be
+            parent = parent.rpartition("/")[0]
     # By components, so that a directory comes before what is in it whatever its neighbours are called.
     return sorted(plan.values(), key=lambda entry: entry.path.split("/"))
 
