@@ -55,7 +55,7 @@ def _dependencies(build: Build) -> Iterator[dict[str, Any]]:
         yield _dependency("input", {"sha256": digest}, name=path)
     for path, digest in sorted(build.sources.items()):
         yield _dependency("source", {_TREE_DIGEST if path.endswith("/") else "sha256": digest}, name=path)
-    for package in sorted(build.packages):
+    for package in sorted(package for package in build.packages if package.sha256):  # else it came inside an input
         yield _dependency("package", {"sha256": package.sha256}, uri=package.purl)
 
 

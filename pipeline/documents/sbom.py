@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.documents.contents import ContainedFile
-from pipeline.documents.subject import ContainedPackage, PackageKind, Subject
+from pipeline.documents.subject import ContainedPackage, Subject
 
 # Only a name: the domain is one that can never exist (RFC 2606), since the document is not published anywhere.
 NAMESPACE = "https://pvmlab.invalid/spdx"
@@ -65,12 +65,12 @@ def _package(number: int, package: ContainedPackage) -> dict[str, Any]:
         "SPDXID": f"SPDXRef-Package-{number}",
         "name": package.name,
         "versionInfo": package.version,
-        "checksums": [_checksum("SHA256", package.sha256)],
-        **({"sourceInfo": f"built from the Debian source package {package.source}"} if package.source else {}),
+        **({"checksums": [_checksum("SHA256", package.sha256)]} if package.sha256 else {}),
+        **({"sourceInfo": f"built from the source package {package.source}"} if package.source else {}),
         "externalRefs": [
             {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": package.purl}
         ],
-        **_origin("Organization: Debian" if package.kind is PackageKind.DEB else None),
+        **_origin("Organization: Debian" if package.is_debian else None),
         "filesAnalyzed": False,
         **_NO_LICENCE,
     }

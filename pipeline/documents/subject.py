@@ -13,6 +13,8 @@ class PackageKind(enum.StrEnum):
     """Where a package comes from."""
 
     DEB = "deb"
+    RPM = "rpm"
+    APK = "apk"
     PYPI = "pypi"
 
 
@@ -20,17 +22,20 @@ class PackageKind(enum.StrEnum):
 class ContainedPackage:
     """A package inside an artifact.
 
-    :ivar arch: Debian's word for it: ``amd64``, ``all``; nothing for a Python package.
-    :ivar sha256: digest of the package's own file, the ``.deb`` or the wheel.
-    :ivar source: the Debian source package it was built from, if that is known.
+    :ivar arch: the distribution's word for it: ``amd64``, ``noarch``; nothing for a Python package.
+    :ivar sha256: digest of the package's own file, the ``.deb`` or the wheel; empty if it was found installed in a
+        medium.
+    :ivar source: the source package it was built from, if that is known.
+    :ivar vendor: whose package it is, by the ID of os-release(5); nothing for Debian's and for a Python package.
     """
 
     kind: PackageKind
     name: str
     version: str
     arch: str = ""
-    sha256: str
+    sha256: str = ""
     source: str = ""
+    vendor: str = ""
 
     @classmethod
     def from_fact(cls, fact: Mapping[str, str]) -> Self:
@@ -43,9 +48,15 @@ class ContainedPackage:
             name=fact["name"],
             version=fact["version"],
             arch=fact.get("arch", ""),
-            sha256=fact["sha256"],
+            sha256=fact.get("sha256", ""),
             source=fact.get("source", ""),
+            vendor=fact.get("vendor", ""),
         )
+
+    @property
+    def is_debian(self) -> bool:
+        """Whether it is from Debian's archive."""
+        return self.kind is PackageKind.DEB and self.vendor in {"", "debian"}
 
     @property
     def purl(self) -> str:
@@ -54,7 +65,10 @@ class ContainedPackage:
         if self.kind is PackageKind.PYPI:
             return f"pkg:pypi/{_encoded(self.name.lower().replace('_', '-'))}@{version}"
         arch = f"?arch={_encoded(self.arch)}" if self.arch else ""
-        return f"pkg:deb/debian/{_encoded(self.name.lower())}@{version}{arch}"
+        vendor = f"{_encoded(self.vendor.lower())}/" if self.vendor else "debian/" if self.is_debian else ""
+        # names of rpm are case-sensitive, those of Debian and Alpine have no capitals
+        name = self.name if self.kind is PackageKind.RPM else self.name.lower()
+        return f"pkg:{self.kind}/{vendor}{_encoded(name)}@{version}{arch}"
 
 
 def _encoded(text: str) -> str:

@@ -49,6 +49,13 @@ class InstalledPackage:
     arch: str
     source: str
 
+    def fact(self, manager: PackageManager | None, vendor: str) -> dict[str, str]:
+        """Return it as the fact ``packages`` of a sidecar holds it. :param vendor: the ID of os-release(5)."""
+        kind = {PackageManager.DPKG: "deb", PackageManager.RPM: "rpm", PackageManager.APK: "apk"}[
+            manager or PackageManager.DPKG
+        ]
+        return {"type": kind, **dataclasses.asdict(self), "vendor": vendor}
+
 
 @dataclasses.dataclass(frozen=True)
 class Database:

@@ -91,7 +91,7 @@ class RootfsSummary:
             "epoch": self.epoch,
             "dropped": dict(self.dropped),
             "package_manager": self.manager,
-            "installed": None if self.packages is None else [dataclasses.asdict(each) for each in self.packages],
+            "packages": [each.fact(self.manager, self.os_release.get("ID", "")) for each in self.packages or ()],
         }
 
 

@@ -67,7 +67,9 @@ def test_a_tarball_becomes_a_root_filesystem(tmp_path: Path, compress: Callable[
         "epoch": 1_700_000_000,
         "dropped": {"below /dev": 1},
         "package_manager": "apk",
-        "installed": [{"name": "musl", "version": "1.2.5-r0", "arch": "x86_64", "source": "musl"}],
+        "packages": [
+            {"type": "apk", "name": "musl", "version": "1.2.5-r0", "arch": "x86_64", "source": "musl", "vendor": "toy"}
+        ],
     }
     assert [file.path for file in files_in(output)] == ["etc/os-release", "lib/apk/db/installed", "usr/bin/x"]
     assert [member.path for member in read_archive(output) if member.path.startswith("dev")] == ["dev"]

@@ -16,6 +16,7 @@ from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDi
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from pipeline.documents.contents import ContainedFile
+from pipeline.documents.provenance import statement
 from pipeline.documents.sbom import spdx_document
 from pipeline.documents.subject import Build, ContainedPackage, PackageKind, Subject
 
@@ -109,7 +110,7 @@ def test_a_package_is_named_by_its_digest_its_url_and_its_source() -> None:
     deb, wheel = found["libstdc++6"], found["Typing_Extensions"]
     assert deb["versionInfo"] == DEB.version
     assert deb["checksums"] == [{"algorithm": "SHA256", "checksumValue": "d" * 64}]
-    assert deb["sourceInfo"] == "built from the Debian source package gcc-12"
+    assert deb["sourceInfo"] == "built from the source package gcc-12"
     assert deb["supplier"] == "Organization: Debian"
     (reference,) = deb["externalRefs"]
     assert reference["referenceLocator"] == "pkg:deb/debian/libstdc%2B%2B6@1:12.2.0-14%2Bdeb12u1~x?arch=amd64"
@@ -215,6 +216,28 @@ def test_a_subject_is_what_the_sidecar_says() -> None:
 
 
 def test_an_unknown_kind_of_package_is_refused() -> None:
-    facts = {"packages": [{"type": "rpm", "name": "bash", "version": "5", "sha256": "0" * 64}]}
-    with pytest.raises(ValueError, match="rpm"):
+    facts = {"packages": [{"type": "egg", "name": "bash", "version": "5", "sha256": "0" * 64}]}
+    with pytest.raises(ValueError, match="egg"):
         Subject.from_sidecar("x", {**SIDECAR, "facts": facts})
+
+
+@pytest.mark.parametrize(
+    ("fact", "purl"),
+    [
+        ({"type": "rpm", "name": "GConf2", "version": "3.2.6-1.fc44", "arch": "x86_64", "vendor": "fedora"},
+         "pkg:rpm/fedora/GConf2@3.2.6-1.fc44?arch=x86_64"),
+        ({"type": "apk", "name": "musl", "version": "1.2.5-r0", "arch": "x86_64", "vendor": "alpine"},
+         "pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64"),
+        ({"type": "deb", "name": "bash", "version": "5.2", "arch": "amd64", "vendor": "ubuntu"},
+         "pkg:deb/ubuntu/bash@5.2?arch=amd64"),
+    ],
+)  # fmt: skip
+def test_packages_that_were_found_in_a_medium_have_a_url_and_no_digest(fact: dict[str, str], purl: str) -> None:
+    subject = Subject.from_sidecar("images/rootfs.tar.zst", {**SIDECAR, "facts": {"packages": [fact]}})
+    (package,) = subject.build.packages
+    assert package.purl == purl == PackageURL.from_string(purl).to_string()
+    document = spdx_document(subject, [])
+    assert complaints(official(document)) == []
+    described = next(each for each in json.loads(document)["packages"] if each["name"] == fact["name"])
+    assert "checksums" not in described
+    assert fact["name"] not in statement([subject]).decode()  # it came inside an input, nobody fetched it

@@ -50,7 +50,7 @@ def test_a_system_is_written_and_described(tmp_path: Path) -> None:
         "epoch": 1_700_000_000,
         "dropped": {},
         "package_manager": None,
-        "installed": None,
+        "packages": [],
     }
     assert {found.path for found in files_in(tmp_path / "rootfs.tar.zst")} >= {"usr/bin/su", "usr/lib/os-release"}
 
@@ -234,9 +234,10 @@ def test_packages_are_read_while_they_pass(tmp_path: Path) -> None:
     summary, _ = write(tmp_path, file("var/lib/dpkg/status", status))
     assert summary.manager is PackageManager.DPKG
     assert summary.packages == (InstalledPackage("libc6", "2.36-9+deb12u1", "amd64", "glibc"),)
-    assert summary.facts()["installed"] == [
-        {"name": "libc6", "version": "2.36-9+deb12u1", "arch": "amd64", "source": "glibc"}
-    ]
+    assert summary.facts()["packages"] == [
+        {"type": "deb", "name": "libc6", "version": "2.36-9+deb12u1", "arch": "amd64", "source": "glibc",
+         "vendor": "toy"}
+    ]  # fmt: skip
 
 
 def test_a_package_manager_that_is_only_a_tool_does_not_count(tmp_path: Path) -> None:
@@ -255,4 +256,4 @@ def test_a_package_manager_that_is_only_a_tool_does_not_count(tmp_path: Path) ->
 )
 def test_a_database_that_cannot_be_read_is_no_fault(tmp_path: Path, path: str) -> None:
     summary, _ = write(tmp_path, file(path, b"not a database"))
-    assert (summary.manager, summary.packages, summary.facts()["installed"]) == (PackageManager.RPM, None, None)
+    assert (summary.manager, summary.packages, summary.facts()["packages"]) == (PackageManager.RPM, None, [])
