@@ -1,0 +1,117 @@
+"""How the appliance's instructions run: by the host's processor where that really works, else emulated.
+
+Whether it works is seen by doing: the guest says a first word soon, or it never will. ``/dev/kvm`` may be there and
+hang (nested and half-emulated virtualisation does). What was seen is remembered until the host or QEMU changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from pathlib import Path
+
+from contracts.arch import Arch
+from pipeline.errors import PvmlabError, UsageError
+from pipeline.run import require_program, run
+from pipeline.state import State
+
+OVERRIDE = "PVMLAB_ACCEL"
+TCG = "tcg"
+_HARDWARE = ("kvm", "hvf")
+_KVM_DEVICE = Path("/dev/kvm")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FIRST_WORD_OF_HARDWARE, _FIRST_WORD_EMULATED = 15.0, 120.0  # seconds
+_STATE_KIND = "appliance-accelerator"
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """A way to run instructions.
+
+    :ivar name: QEMU's name for it. :ivar cpu: the value of ``-cpu``.
+    :ivar first_word: seconds within which the guest says that it lives; emulated on an idle host it takes 3.
+    """
+
+    name: str
+    cpu: str
+    first_word: float
+
+    @property
+    def option(self) -> str:
+        """The value of ``-accel``."""
+        # TCG's default translation cache costs up to 1 GiB of memory and is no faster
+        return "tcg,thread=multi,tb-size=256" if self.name == TCG else self.name
+
+    @property
+    def is_hardware(self) -> bool:
+        """Whether it may turn out not to work here."""
+        return self.name != TCG
+
+
+class Choice:
+    """Which accelerators to try for *arch* guests, the best first, and what is remembered of them."""
+
+    def __init__(self, arch: Arch, state: State) -> None:
+        """:raises MissingProgramError: if there is no QEMU."""
+        self._arch, self._state = arch, state
+        self.program = Path(require_program(f"qemu-system-{arch}"))
+
+    def candidates(self) -> list[Accelerator]:
+        """Return what to try.
+
+        ``PVMLAB_ACCEL`` (kvm, hvf or tcg) decides unseen.
+
+        :raises UsageError: if it is none of these.
+        """
+        emulated = Accelerator(TCG, tcg_cpu(self._arch, qemu_version(self.program)), _FIRST_WORD_EMULATED)
+        if wish := os.environ.get(OVERRIDE):
+            if wish not in (*_HARDWARE, TCG):
+                raise UsageError(f"{OVERRIDE}={wish} is not an accelerator", resolution="use kvm, hvf or tcg")
+            return [emulated if wish == TCG else self._hardware(wish)]
+        name = self._usable_hardware()
+        if name is None or self._state.get(_STATE_KIND, name, self._stamp()):
+            return [emulated]
+        return [self._hardware(name), emulated]
+
+    def remember(self, accelerator: Accelerator, failure: str) -> None:
+        """Keep in mind what *accelerator* did: *failure* says why it does not work, empty if it does."""
+        if accelerator.is_hardware:
+            self._state.put(_STATE_KIND, accelerator.name, failure, self._stamp())
+
+    def _hardware(self, name: str) -> Accelerator:
+        return Accelerator(name, "host", _FIRST_WORD_OF_HARDWARE)
+
+    def _usable_hardware(self) -> str | None:
+        if self._arch is not Arch.of_host():
+            return None
+        if sys.platform == "darwin":
+            return "hvf"
+        return "kvm" if os.access(_KVM_DEVICE, os.R_OK | os.W_OK) else None
+
+    def _stamp(self) -> str:
+        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        return f"{self.program}:{self.program.stat().st_mtime_ns}:{boot}"
+
+
+def tcg_cpu(arch: Arch, version: tuple[int, ...]) -> str:
+    """Return the right ``-cpu`` for emulation by QEMU *version*."""
+    if arch is Arch.AARCH64:
+        return "max,pauth-impdef=on"  # the architected pointer authentication costs 3 s of a 16 s boot when emulated
+    # erms, fsrm: kernel and libc copy by "rep movsb" where a processor says that this is fast; TCG does it byte by byte
+    # (134 MB/s from a disk to /dev/null, 207 without). cx16: QEMU 7.2 corrupts the memory of guests that use it.
+    return "max,-erms,-fsrm" + ("" if version >= (10,) else ",-cx16")
+
+
+def qemu_version(program: Path) -> tuple[int, ...]:
+    """Return the version of a QEMU program, as numbers.
+
+    :raises PvmlabError: if it does not say one.
+    """
+    text = run([program, "--version"], timeout=20).stdout
+    if found := re.search(r"\bversion (\d+(?:\.\d+)+)", text):
+        return tuple(int(number) for number in found[1].split("."))
+    raise PvmlabError(
+        "QEMU does not say its version", details=text[:200], resolution="./pvmlab doctor checks this host"
+    )
