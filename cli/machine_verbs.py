@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import enum
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 from cli.builds import DoitArtifacts
 from cli.confirm import require_yes
 from cli.output import say
 from contracts.arch import Arch
-from contracts.machine import DiskBus
+from contracts.machine import DiskBus, Installer
 from contracts.names import PROVISIONER_NAME
 from lab import journey, provisioner, ssh, target
 from lab.console_logs import choose_log, follow_log, read_log
 from lab.lab import Lab
 from lab.machine import Machine
+from lab.native import OwnAnswers, native_installer, read_answers
 from lab.progress import open_reporter
 from lab.sizes import parse_size
 from lab.store import DefinitionStore, MachineRequest
@@ -25,23 +27,34 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 
 def create(  # noqa: PLR0913 (one argument for each option)
-    name: str, *, distro: str, arch: str, cpus: int, memory: str, disk_size: str, disk_bus: str, ip: str, mac: str
-) -> None:
-    """Create a target. :raises PvmlabError: if a value makes no sense or is taken."""
+    name: str, *, distro: str, arch: str, cpus: int, memory: str, disk_size: str, disk_bus: str, ip: str, mac: str,
+    installer: str = "", answer_file: str = "",
+) -> None:  # fmt: skip
+    """Create a target.
+
+    :param installer: ``native``, ``pvmlab``, or nothing: the native one if there is an *answer_file* for it.
+    :raises PvmlabError: if a value makes no sense or is taken.
+    """
+    machine_arch, answers = _choice(Arch, arch, "--arch"), read_answers(Path(answer_file)) if answer_file else None
+    kind = _installer(installer, distro, machine_arch, answers)
     definition = target.create(
         Lab.from_environment(),
         MachineRequest(
             name=name,
             distro=distro,
-            arch=_choice(Arch, arch, "--arch"),
+            arch=machine_arch,
             cpus=cpus,
             memory_mib=parse_size(memory, unit="m", option="--memory"),
             disk_gib=parse_size(disk_size, unit="g", option="--disk-size"),
             disk_bus=_choice(DiskBus, disk_bus, "--disk-bus"),
             ip=ip or None,
             mac=mac or None,
+            installer=kind,
+            answers=answers,
         ),
     )
+    if answers is not None and kind is Installer.AUTOINSTALL and not answers.tells_its_end:
+        say(f"{answer_file} does not seem to report its end to the lab: see docs/reference/answer-files.md")
     say(f"created {name}: {definition.distro}, {definition.ip}, {definition.mac}; ./pvmlab vm.start {name} --wait")
 
 
@@ -119,6 +132,22 @@ def _require_machine(lab: Lab, name: str) -> Machine:
     if name != PROVISIONER_NAME and not store.exists(name):
         store.load(name)  # says so
     return lab.machine(name)
+
+
+def _installer(words: str, distro: str, arch: Arch, answers: OwnAnswers | None) -> Installer:
+    """Return what installs the machine. :raises UsageError: if *words* make no sense, or no sense with *answers*."""
+    from distros.registry import require_release
+
+    wanted = words or ("native" if answers is not None else "pvmlab")
+    if wanted == "native":
+        return native_installer(require_release(distro, arch), arch)
+    if wanted != "pvmlab":
+        raise UsageError(f"--installer {words!r} is unknown", resolution="use one of: pvmlab, native")
+    if answers is not None:
+        raise UsageError(
+            "--answer-file is for a distribution's own installer, not for pvmlab's", resolution="use --installer=native"
+        )
+    return Installer.PVMLAB
 
 
 def _choice(kind: type[E], text: str, option: str) -> E:

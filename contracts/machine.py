@@ -20,6 +20,7 @@ _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}\Z")
 _DISTRO_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}\Z")
 _SOURCE_LINE = re.compile(r"deb [^\r\n]+\Z")
 _SSH_PUBLIC_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: [^\r\n]*)?\Z")
+_REPOSITORY = re.compile(r"https?://[A-Za-z0-9._~:/%+,=@-]+\Z")
 
 
 class DiskBus(enum.StrEnum):
@@ -41,6 +42,19 @@ class Installer(enum.StrEnum):
     PRESEED = "preseed"  # debian-installer
     AUTOINSTALL = "autoinstall"  # Ubuntu's subiquity
     KICKSTART = "kickstart"  # Anaconda: Fedora, RHEL and its kin
+
+    @property
+    def is_native(self) -> bool:
+        """Whether it is the distribution's own."""
+        return self is not Installer.PVMLAB
+
+
+class AnswerFile(enum.StrEnum):
+    """Whose answer file a distribution's own installer gets."""
+
+    LAB = "lab"  # the lab's, made for the machine
+    VERBATIM = "verbatim"  # a person's, as it is
+    TEMPLATE = "template"  # a person's, a Jinja2 template
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +85,9 @@ class VmDefinition:
     :ivar memory_mib: memory in MiB. :ivar disk_gib: disk size in GiB.
     :ivar user: the account made by cloud-init, with passwordless sudo and key login only.
     :ivar package_sources: lines of its ``/etc/apt/sources.list``: its packages come from where the host's do.
+    :ivar repository: base URL of the packages that its own installer takes; empty if it needs none, or has
+        ``package_sources``.
+    :ivar answer_file: what its own installer is told; a person's file is beside the definition (contracts.answers).
     :ivar reboot_on_success: False leaves the installer's shell on the console after an install.
     """
 
@@ -89,6 +106,9 @@ class VmDefinition:
     ssh_authorized_keys: tuple[str, ...]
     ssh_host_key: SshHostKey
     package_sources: tuple[str, ...] = ()
+    installer: Installer = Installer.PVMLAB
+    repository: str = ""
+    answer_file: AnswerFile = AnswerFile.LAB
     reboot_on_success: bool = True
 
     def __post_init__(self) -> None:
@@ -109,6 +129,10 @@ class VmDefinition:
             raise ValueError("ssh_authorized_keys must hold at least one one-line SSH public key, and nothing else")
         if not all(map(_SOURCE_LINE.match, self.package_sources)):
             raise ValueError("package_sources must be lines that begin with `deb `")
+        if self.repository and not _REPOSITORY.match(self.repository):
+            raise ValueError(f"repository {self.repository!r} is not an http or https URL")
+        if self.answer_file is not AnswerFile.LAB and not self.installer.is_native:
+            raise ValueError("answer_file is for a distribution's own installer, and installer is pvmlab")
 
     def _validate_sizes(self) -> None:
         for label, value, low, high in (

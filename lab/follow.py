@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from contracts.machine import VmDefinition
+from contracts.machine import AnswerFile, Installer, VmDefinition
 from contracts.names import PROVISIONER_NAME
 from contracts.report import InstallState, MachineStatus, Phase
 from lab import provisioner, ssh, target
@@ -17,11 +17,30 @@ from lab.provisioner import ProvisionerState
 from lab.wait import Deadline
 from pipeline.errors import CommandError, PvmlabError, WaitTimeoutError
 
-# Seconds with hardware acceleration, several times what is usual; emulated, Accelerator.patience times as many.
-SILENCE = 24.0  # between two signs of life of firmware and installer
-LOGIN = 60.0  # from the installed disk to an SSH server
-CLOUD_INIT = 60.0  # from there to cloud-init's result
-TOTAL = 240.0
+CLOUD_INIT = 60.0  # from an SSH server to cloud-init's result
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How long things may take with hardware acceleration; emulated, Accelerator.patience times as long.
+
+    :ivar silence: seconds between two signs of life of firmware and installer.
+    :ivar login: seconds from the installed disk to an SSH server. :ivar total: seconds for everything together.
+    """
+
+    silence: float
+    login: float
+    total: float
+
+
+# Several times what is usual. Debian's installer is made to say something every few seconds; the other two speak only
+# when they begin, when their packages are installed, and at the end.
+PACES = {
+    Installer.PVMLAB: Pace(24.0, 60.0, 240.0),
+    Installer.PRESEED: Pace(60.0, 120.0, 1500.0),
+    Installer.AUTOINSTALL: Pace(900.0, 180.0, 3600.0),
+    Installer.KICKSTART: Pace(900.0, 180.0, 3600.0),
+}
 
 _POLL = 0.1  # seconds between two looks at the status, a small local file
 _CHUNK = 30  # seconds one remote loop runs: then we look whether the machine still does
@@ -95,11 +114,11 @@ class Follower:
         :raises WaitTimeoutError: if nothing moves for too long, with a diagnosis.
         """
         seen: MachineStatus | None = None
-        quiet = self._limit(SILENCE)
+        quiet = self._limit(self._pace.silence)
         while True:
             status = target.read_status(self.lab, self.definition)
             if status != seen:
-                seen, quiet = status, self._limit(SILENCE)
+                seen, quiet = status, self._limit(self._pace.silence)
                 self._tell(status)
             if status.state is InstallState.INSTALLED:
                 return
@@ -114,7 +133,7 @@ class Follower:
                     "then the same command again, begins a new install",
                 )
             if quiet.passed:
-                raise self._timeout(diagnose(status, self._console(200)), quiet)
+                raise self._timeout(self._diagnose(status), quiet)
             time.sleep(_POLL)
 
     def wait_for_login(self) -> None:
@@ -125,12 +144,12 @@ class Follower:
         self.reporter.show(f"{self._name}: boots from its disk, waiting for SSH")
         words = ["bash", "-c", _PORT_LOOP, "wait", self.definition.ip]
         self._ask_until(
-            PROVISIONER_NAME, words, limit=self._limit(LOGIN),
+            PROVISIONER_NAME, words, limit=self._limit(self._pace.login),
             missing=f"{self._name} did not answer by SSH at {self.definition.ip}",
         )  # fmt: skip
 
     def wait_for_cloud_init(self) -> None:
-        """Return when cloud-init has finished on the target.
+        """Return when cloud-init has finished on the target. It must have one: :meth:`has_cloud_init`.
 
         :raises CloudInitError: if it had errors. :raises MachineEndedError: if a QEMU ends.
         :raises WaitTimeoutError: if it does not finish, or lets nobody in.
@@ -146,6 +165,14 @@ class Follower:
                 details="\n".join(errors),
                 resolution=f"{ssh.login_hint(self._name)} -- sudo cat /var/log/cloud-init.log",
             )
+
+    def has_cloud_init(self) -> bool:
+        """Tell whether the target is known to have cloud-init, and to let us in to ask it.
+
+        debian-installer and Anaconda install none, and what a person's own answers do is the person's business.
+        """
+        with_it = {Installer.PVMLAB, Installer.AUTOINSTALL}
+        return self.definition.installer in with_it and self.definition.answer_file is AnswerFile.LAB
 
     def answers(self) -> bool:
         """Tell whether the target's SSH server answers now, or within a few seconds."""
@@ -208,9 +235,16 @@ class Follower:
             case InstallState.BOOTING:
                 self.reporter.show(f"{self._name}: {status.message}")
             case InstallState.INSTALLING if status.phase is not None:
-                self.reporter.show(f"{self._name}: {status.phase.number}/{len(Phase)} {status.phase}", status.percent)
+                doing = f": {status.message}" if self.definition.installer.is_native else ""
+                where = f"{status.phase.number}/{len(Phase)} {status.phase}{doing}"
+                self.reporter.show(f"{self._name}: {where}", status.percent)
             case _:
                 pass
+
+    def _diagnose(self, status: MachineStatus) -> str:
+        asks = self.definition.installer.is_native and status.state is InstallState.INSTALLING
+        hint = "; it may ask something that its answer file does not answer" if asks else ""
+        return diagnose(status, self._console(200)) + hint
 
     def _timeout(self, brief: str, limit: Deadline) -> WaitTimeoutError:
         return WaitTimeoutError(
@@ -231,6 +265,10 @@ class Follower:
         return "\n".join(["its console, the last lines:", *(f"  | {line}" for line in lines)] if lines else [
             "its console is empty"
         ])  # fmt: skip
+
+    @property
+    def _pace(self) -> Pace:
+        return PACES[self.definition.installer]
 
     @property
     def _name(self) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.arch import Arch
-from contracts.machine import VmDefinition
+from contracts.machine import Installer, VmDefinition
 from contracts.names import PROVISIONER_NAME
 from contracts.report import InstallState
 from lab import provisioner, ssh, target
-from lab.follow import TOTAL, Follower
+from lab.follow import PACES, Follower
 from lab.lab import Lab
 from lab.machine import StopOutcome
 from lab.progress import Reporter
@@ -35,8 +35,8 @@ STOP_TIMEOUT = 60.0  # seconds for a guest to shut down; emulated 10 are usual
 class Artifacts(Protocol):
     """Builds what machines are made from, as far as it is not there."""
 
-    def ensure_for(self, distro: str, arch: Arch) -> None:
-        """Have all there is to install *distro* on *arch* machines, the provisioner included."""
+    def ensure_for(self, distro: str, arch: Arch, installer: Installer) -> None:
+        """Have all there is to install *distro* on *arch* machines by *installer*, the provisioner included."""
 
     def ensure_provisioner(self) -> None:
         """Have what the provisioner is made from."""
@@ -64,7 +64,7 @@ def up(
             )
         request = MachineRequest(name=name, distro=distro or DEFAULT_DISTRO)
         machine = definition or request
-        artifacts.ensure_for(machine.distro, machine.arch)
+        artifacts.ensure_for(machine.distro, machine.arch, machine.installer)
         if definition is None:
             definition = target.create(lab, request)
             reporter.say(f"created {name}: {definition.distro}, {definition.ip}")
@@ -87,7 +87,7 @@ def start(
     """
     if not wait and lab.machine(definition.name).is_running():
         raise ConflictError(f"{definition.name} is already running", resolution=ssh.login_hint(definition.name))
-    artifacts.ensure_for(definition.distro, definition.arch)
+    artifacts.ensure_for(definition.distro, definition.arch, definition.installer)
     _Start(lab, definition, reporter, timeout).run(wait=wait)
 
 
@@ -158,7 +158,8 @@ class _Start:
         self.reporter.say(f"{self._name} is up after {took:.0f} s; {ssh.login_hint(self._name)} goes in")
 
     def _follower(self, accelerator: Accelerator) -> Follower:
-        total = self.timeout if self.timeout is not None else TOTAL * accelerator.patience
+        usual = PACES[self.definition.installer].total * accelerator.patience
+        total = self.timeout if self.timeout is not None else usual
         return Follower(self.lab, self.definition, self.reporter, accelerator.patience, Deadline(total))
 
     def _is_all_up(self, follower: Follower) -> bool:
@@ -197,8 +198,9 @@ class _Start:
             self.reporter.say(f"{self._name}: installed")
         follower.wait_for_login()
         self.reporter.say(f"{self._name}: SSH answers")
-        follower.wait_for_cloud_init()
-        self.reporter.say(f"{self._name}: cloud-init has finished")
+        if follower.has_cloud_init():
+            follower.wait_for_cloud_init()
+            self.reporter.say(f"{self._name}: cloud-init has finished")
 
     @property
     def _name(self) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contracts import document
+from contracts.answers import OWN_SUFFIX
 from contracts.arch import Arch
 from contracts.document import DocumentError
-from contracts.machine import DiskBus, SshHostKey, VmDefinition
+from contracts.machine import AnswerFile, DiskBus, Installer, SshHostKey, VmDefinition
 from contracts.names import PROVISIONER_NAME, normalize_mac, validate_machine_name
 from lab import addresses
 from lab.lab import Lab
+from lab.native import OwnAnswers
 from pipeline import commit
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
 
@@ -34,7 +36,10 @@ class BrokenDefinitionError(PvmlabError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MachineRequest:
-    """What a person asks for. None: the store chooses."""
+    """What a person asks for. None: the store chooses.
+
+    :ivar answers: what the distribution's own installer is to be told; None for what the lab tells it.
+    """
 
     name: str
     distro: str
@@ -45,6 +50,8 @@ class MachineRequest:
     disk_bus: DiskBus = DiskBus.NVME
     mac: str | None = None
     ip: str | None = None
+    installer: Installer = Installer.PVMLAB
+    answers: OwnAnswers | None = None
 
 
 class DefinitionStore:
@@ -107,6 +114,7 @@ class DefinitionStore:
         host_key: SshHostKey,
         authorized_key: str,
         package_sources: tuple[str, ...] = (),
+        repository: str = "",
     ) -> VmDefinition:
         """Return the definition that *request* asks for, with free addresses; nothing is written.
 
@@ -133,17 +141,31 @@ class DefinitionStore:
                 ip=ip or addresses.choose_address(lan, [other.ip for other in others]),
                 uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
                 disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
-                package_sources=package_sources,
+                package_sources=package_sources, installer=request.installer, repository=repository,
+                answer_file=request.answers.kind if request.answers else AnswerFile.LAB,
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(f"a machine cannot be made like this: {error}") from None
 
-    def write(self, definition: VmDefinition) -> None:
-        """Publish *definition*. It holds a private key: only its owner may read it."""
+    def answers_path(self, name: str) -> Path:
+        """Return where a person's own answer file for the machine *name* is, if there is one."""
+        return self.path(name).with_name(f"{name}{OWN_SUFFIX}")
+
+    def write(self, definition: VmDefinition, answers: OwnAnswers | None = None) -> None:
+        """Publish *definition*. It holds a private key: only its owner may read it.
+
+        :param answers: a person's own answer file. It is there before the definition speaks of it, and may hold
+            passwords.
+        """
+        if answers is not None:
+            commit.publish_text(self.answers_path(definition.name), answers.text, mode=0o600)
+        else:
+            self.answers_path(definition.name).unlink(missing_ok=True)
         commit.publish_text(self.path(definition.name), document.dumps(definition), mode=0o600)
 
     def delete(self, name: str) -> None:
-        """Remove the definition of the machine *name*; do nothing if there is none."""
+        """Remove the definition of the machine *name* and what goes with it; do nothing if there is none."""
+        self.answers_path(name).unlink(missing_ok=True)
         self.path(name).unlink(missing_ok=True)
 
     def _stems(self) -> list[str]:

@@ -9,12 +9,15 @@ from contracts import document
 from contracts.document import DocumentError
 from contracts.machine import VmDefinition
 from contracts.report import InstallState, MachineStatus
+from distros.family import Family
 from distros.registry import require_release
+from distros.release import Release
 from lab import provisioner, ssh
 from lab.disks import create_empty_disk
 from lab.firmware import find_firmware
 from lab.keys import make_key
 from lab.lab import Lab
+from lab.native import find_repository, require_memory, require_sources
 from lab.spec import Accelerator, Disk, Firmware, LanCard, MachineSpec
 from lab.store import DefinitionStore, MachineRequest, require_name
 from pipeline import commit
@@ -63,6 +66,7 @@ def create(lab: Lab, request: MachineRequest) -> VmDefinition:
 
     :raises UsageError: if a value makes no sense. :raises NotFoundError: for an unknown distribution.
     :raises ConflictError: if its name or an address is taken.
+    :raises PrerequisiteError: if it is not known where its own installer shall find packages.
     """
     require_name(request.name)
     release = require_release(request.distro, request.arch)
@@ -73,18 +77,24 @@ def create(lab: Lab, request: MachineRequest) -> VmDefinition:
             request,
             host_key=make_key(request.name, scratch=lab.home.ssh),
             authorized_key=ssh.lab_key(lab).read_public(),
-            package_sources=_package_sources(release.suite),
+            package_sources=_package_sources(release),
+            repository=find_repository(release, request.arch) if request.installer.is_native else "",
         )
+        if definition.installer.is_native:
+            require_sources(definition)
+            require_memory(definition, lab.cache, release)
         create_empty_disk(disk_path(lab, definition.name), definition.disk_gib)
-        store.write(definition)
+        store.write(definition, request.answers)
         ssh.write_files(lab, provisioner.find_access(lab))
     return definition
 
 
-def _package_sources(suite: str) -> tuple[str, ...]:
-    """Return the apt sources of *suite* for a machine; none if the host knows no mirror (it is no Debian)."""
+def _package_sources(release: Release) -> tuple[str, ...]:
+    """Return the apt sources for a machine with Debian; none if the host knows no mirror (it is no Debian itself)."""
+    if release.family is not Family.DEBIAN or not release.suite:
+        return ()
     try:
-        return tuple(host_mirror().source_lines(suite, for_host=False))
+        return tuple(host_mirror().source_lines(release.suite, for_host=False))
     except PrerequisiteError:
         return ()
 
@@ -94,11 +104,13 @@ def start(lab: Lab, definition: VmDefinition, accelerator: Accelerator) -> None:
 
     An install that was broken off begins anew, with an empty disk.
 
-    :raises ConflictError: if it runs already.
+    :raises ConflictError: if it runs already. :raises UsageError: if its memory is too small for its installer.
     """
     name = definition.name
     if lab.machine(name).is_running():
         raise ConflictError(f"{name} is already running", resolution=f"{ssh.login_hint(name)} goes in")
+    if read_status(lab, definition).state is not InstallState.INSTALLED:
+        require_memory(definition, lab.cache, require_release(definition.distro, definition.arch))
     lab.ensure_folders()
     code, template = find_firmware(definition.arch)
     _prepare_disk(lab, definition)

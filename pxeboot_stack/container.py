@@ -14,13 +14,15 @@ SUITE = "trixie"
 PYTHON_VERSION = "3.13"  # of the suite; the wheels are chosen for it
 
 # python3-minimal has no http and no asyncio. Nobody needs a shell tool of iproute2 in there.
-PACKAGES = ("dnsmasq-base", "nginx-light", "python3")
+# Jinja2 comes as a package: it needs MarkupSafe, which is compiled, and only pure Python comes as wheels.
+PACKAGES = ("dnsmasq-base", "nginx-light", "python3", "python3-jinja2")
 
 ROOT = PurePosixPath("/opt/pvmlab")
 SITE = ROOT / "site"  # the wheels
+DIST_PACKAGES = PurePosixPath("/usr/lib/python3/dist-packages")  # Debian's
 IPXE = ROOT / "ipxe"  # ipxe-<arch>.efi of every architecture that was built
 
-# Packages of the repository that go below ROOT, by name: only their *.py files and templates/*.conf.
+# Packages of the repository that go below ROOT, by name: only their *.py files and templates.
 SOURCES = ("contracts", "pxeboot_stack")
 # Below ROOT / "pxeboot_stack": data for builders on the host.
 NOT_COPIED = ("container.py", "provisioner.py", "provisioner", "requirements.lock")
@@ -31,7 +33,7 @@ COMPILE = ("python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecke
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
-    "PYTHONPATH": f"{ROOT}:{SITE}",
+    "PYTHONPATH": f"{ROOT}:{SITE}:{DIST_PACKAGES}",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONNOUSERSITE": "1",
     "PYTHONUNBUFFERED": "1",

@@ -40,6 +40,10 @@ def create_app(settings: Settings) -> Starlette:
         name, kind = request.path_params["name"], request.path_params["kind"]
         return _response(handler.seed_document(name, kind, client=find_client(request)))
 
+    async def answer(request: Request) -> Response:
+        name, wanted = request.path_params["name"], request.path_params["document"]
+        return _response(handler.answer_document(name, wanted, client=find_client(request)))
+
     async def report(request: Request) -> Response:
         body = await _read_body(request)
         return _response(handler.take_report(request.path_params["mac"], body, client=find_client(request)))
@@ -50,6 +54,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/ipxe", boot_script, methods=["GET"]),
             Route("/config/{mac}", config, methods=["GET"]),
             Route("/cloud-init/{name}/{kind}", seed, methods=["GET"]),
+            Route("/answers/{name}/{document}", answer, methods=["GET"]),
             Route("/report/{mac}", report, methods=["POST"]),
             Route("/healthz", _plain(handler.health), methods=["GET"]),
         ],

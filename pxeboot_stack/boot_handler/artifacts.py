@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import sidecar
+from contracts.answers import BOOT_FILES
 from contracts.install import RootfsSource
 from contracts.machine import VmDefinition
 from pxeboot_stack.boot_handler.refusal import Refusal
@@ -24,6 +25,11 @@ def image_url(settings: Settings, machine: VmDefinition, name: str) -> str:
     return f"{settings.lan.base_url}/images/{machine.distro}/{machine.arch}/{name}"
 
 
+def native_url(settings: Settings, machine: VmDefinition, name: str) -> str:
+    """Return the URL of a file that the distribution's own installer is booted from."""
+    return image_url(settings, machine, f"native/{name}")
+
+
 def initrd_url(settings: Settings, machine: VmDefinition) -> str:
     """Return the URL of the installer's initrd."""
     return f"{settings.lan.base_url}/initrds/{machine.arch}/{INITRD}"
@@ -35,6 +41,11 @@ def require_artifacts(settings: Settings, machine: VmDefinition) -> None:
     :raises Refusal: 503, naming the first that is missing: it may be there at the next try.
     """
     folder = _image_folder(settings, machine)
+    if machine.installer.is_native:
+        for name in BOOT_FILES[machine.installer]:
+            if _size(folder / "native" / name) is None:
+                raise _missing(f"native/{name}", machine)
+        return
     for path in (folder / KERNEL, folder / MODULES, settings.initrds / machine.arch / INITRD):
         if _size(path) is None:
             raise _missing(path.name, machine)

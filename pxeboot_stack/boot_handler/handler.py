@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 
 from contracts import document, nocloud
+from contracts.answers import MAIN
 from contracts.install import InstallerConfig, report_path, seed_path
 from contracts.machine import VmDefinition
 from contracts.names import normalize_mac, validate_machine_name
 from contracts.report import InstallState, MachineStatus, Report
-from pxeboot_stack.boot_handler import scripts, status
+from pxeboot_stack.boot_handler import answers, scripts, status
 from pxeboot_stack.boot_handler.artifacts import require_artifacts, require_rootfs
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
@@ -66,11 +67,14 @@ class BootHandler:
             return Answer(scripts.render_boot_disk(machine))
         try:
             require_artifacts(self._settings, machine)
+            if machine.installer.is_native:
+                answers.check(machine, self._settings)
         except Refusal as refusal:
             self._record(machine, status.refused(known, refusal.sentence, now=now), before=known, client=client)
             raise
         self._record(machine, status.install_script_fetched(known, now=now), before=known, client=client)
-        return Answer(scripts.render_install(machine, self._settings))
+        render = scripts.render_native if machine.installer.is_native else scripts.render_install
+        return Answer(render(machine, self._settings))
 
     def installer_config(self, mac: str, *, client: str | None) -> Answer:
         """``GET /config/<mac>``: a :class:`contracts.install.InstallerConfig`, for the machine itself only."""
@@ -100,6 +104,16 @@ class BootHandler:
             raise Refusal(404, f"{kind!r} is no NoCloud document; there are {', '.join(nocloud.DOCUMENTS)}")
         _require_own_address(machine, client, what=kind)
         return Answer(render(machine, self._settings.lan))
+
+    def answer_document(self, name: str, document_name: str, *, client: str | None) -> Answer:
+        """``GET /answers/<name>/<document>``: what its own installer is told, for the machine itself only."""
+        machine = self._require_name(name)
+        _require_own_address(machine, client, what="answer file")
+        text = answers.render(machine, document_name, self._settings)
+        if document_name == MAIN.get(machine.installer):
+            known = self._statuses.read(machine)
+            self._record(machine, status.answers_fetched(known, now=self._clock()), before=known, client=client)
+        return Answer(text)
 
     def take_report(self, mac: str, body: bytes, *, client: str | None) -> Answer:
         """``POST /report/<mac>``: a :class:`contracts.report.Report`, from the machine itself only."""

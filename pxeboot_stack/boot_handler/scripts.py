@@ -10,10 +10,12 @@ pauses, and then gives the machine back to its firmware.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from contracts.answers import MAIN, answers_path
 from contracts.install import ARG_CONFIG_URL, ARG_MAC, ARG_MODE, config_path
-from contracts.machine import VmDefinition
-from pxeboot_stack.boot_handler.artifacts import INITRD, KERNEL, MODULES, image_url, initrd_url
+from contracts.machine import Installer, VmDefinition
+from pxeboot_stack.boot_handler.artifacts import INITRD, KERNEL, MODULES, image_url, initrd_url, native_url
 from pxeboot_stack.boot_handler.settings import Settings
 
 ATTEMPTS = 8  # with pauses of 1, 2, ... seconds: half a minute, longer than a restart of the boot handler takes
@@ -52,7 +54,6 @@ def render_install(machine: VmDefinition, settings: Settings) -> str:
     The kernel command line names the initrds as well: iPXE of 2019 hands over only those. An install that cannot be
     loaded restarts the machine, so that it asks again: the disk has nothing to boot.
     """
-    name, distro = _word(machine.name), _word(machine.distro)
     arguments = " ".join(map(_word, (
         f"initrd={INITRD}",
         f"initrd={MODULES}",
@@ -62,17 +63,85 @@ def render_install(machine: VmDefinition, settings: Settings) -> str:
         f"console={machine.arch.serial_device},115200",
         "quiet",
     )))  # fmt: skip
+    loads = [
+        f"kernel --name {KERNEL} {_word(image_url(settings, machine, KERNEL))} {arguments}",
+        f"initrd --name {INITRD} {_word(initrd_url(settings, machine))}",
+        f"initrd --name {MODULES} {_word(image_url(settings, machine, MODULES))}",
+    ]
+    return _render_loading(machine, settings, loads, what=_word(machine.distro))
+
+
+def render_native(machine: VmDefinition, settings: Settings) -> str:
+    """Return the script that boots the distribution's own installer.
+
+    Sources of the arguments: appendix B of the Debian installation guide; "How to netboot the server installer" of
+    Ubuntu's server documentation; "Boot options" of Anaconda's documentation, with dracut.cmdline(7).
+    """
+    arguments = {
+        Installer.PRESEED: _preseed_arguments,
+        Installer.AUTOINSTALL: _autoinstall_arguments,
+        Installer.KICKSTART: _kickstart_arguments,
+    }[machine.installer](machine, settings)
+    loads = [
+        f"kernel --name {KERNEL} {_word(native_url(settings, machine, KERNEL))} initrd=initrd {arguments}",
+        f"initrd --name initrd {_word(native_url(settings, machine, 'initrd'))}",
+    ]
+    return _render_loading(machine, settings, loads, what=f"{_word(machine.distro)} by {machine.installer}")
+
+
+def _preseed_arguments(machine: VmDefinition, settings: Settings) -> str:
+    answers = settings.lan.base_url + answers_path(machine.name) + MAIN[machine.installer]
+    return " ".join(map(_word, (
+        "auto=true",  # ask for language and keyboard after the answers are there
+        "priority=critical",
+        f"url={answers}",
+        # What is asked before the answers are there.
+        "interface=auto",
+        f"hostname={machine.name}",
+        f"domain={settings.lan.domain}",
+        "DEBIAN_FRONTEND=text",  # lines, no windows: the console's log stays readable
+        "---",  # what follows is for the installed system, too
+        f"console={machine.arch.serial_device},115200",
+    )))  # fmt: skip
+
+
+def _autoinstall_arguments(machine: VmDefinition, settings: Settings) -> str:
+    answers = _word(settings.lan.base_url + answers_path(machine.name))
+    return " ".join((
+        "ip=dhcp",
+        _word(f"url={native_url(settings, machine, 'install.iso')}"),
+        # cloud-init, too, takes url= as its own: it would read the whole disc.
+        "cloud-config-url=/dev/null",
+        "autoinstall",
+        f"ds=nocloud;s={answers}",  # to iPXE a semicolon within a word is no separator
+        _word(f"console={machine.arch.serial_device},115200"),
+    ))  # fmt: skip
+
+
+def _kickstart_arguments(machine: VmDefinition, settings: Settings) -> str:
+    answers = settings.lan.base_url + answers_path(machine.name) + MAIN[machine.installer]
+    return " ".join(map(_word, (
+        f"inst.stage2={native_url(settings, machine, '')}",
+        f"inst.ks={answers}",
+        "inst.text",
+        "ip=dhcp",
+        f"console={machine.arch.serial_device},115200",
+    )))  # fmt: skip
+
+
+def _render_loading(machine: VmDefinition, settings: Settings, loads: Sequence[str], *, what: str) -> str:
+    """Return a script that loads and boots. :param loads: iPXE commands, of checked words, as *what* is."""
+    name, base_url = _word(machine.name), _word(settings.lan.base_url)
+    lines = "\n".join(f"{load} || goto failed" for load in loads)
     return f"""#!ipxe
-echo pvmlab: {name} installs {distro}
+echo pvmlab: {name} installs {what}
 set attempt:int32 1
 :load
 imgfree
-kernel --name {KERNEL} {_word(image_url(settings, machine, KERNEL))} {arguments} || goto failed
-initrd --name {INITRD} {_word(initrd_url(settings, machine))} || goto failed
-initrd --name {MODULES} {_word(image_url(settings, machine, MODULES))} || goto failed
+{lines}
 boot || goto failed
 :failed
-echo pvmlab: no installer for {name} from {_word(settings.lan.base_url)} (attempt ${{attempt}} of {ATTEMPTS})
+echo pvmlab: no installer for {name} from {base_url} (attempt ${{attempt}} of {ATTEMPTS})
 iseq ${{attempt}} {ATTEMPTS} && goto give_up ||
 sleep ${{attempt}}
 inc attempt

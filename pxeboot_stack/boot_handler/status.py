@@ -40,6 +40,20 @@ def install_script_fetched(status: MachineStatus, *, now: float) -> MachineStatu
     )  # fmt: skip
 
 
+def answers_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
+    """Return the status after a distribution's own installer fetched its answer file: its first sign of life."""
+    if status.state is not InstallState.BOOTING:
+        return status  # it may read them more than once
+    return _with_event(
+        dataclasses.replace(
+            status, state=InstallState.INSTALLING, phase=Phase.CONFIGURATION, percent=5,
+            message="fetched its answer file",
+        ),
+        "answer file fetched",
+        now=now,
+    )  # fmt: skip
+
+
 def disk_script_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
     """Return the status after an installed machine was sent to its disk: only the timeline grows."""
     return _with_event(status, "boot script fetched: boot the disk", now=now)

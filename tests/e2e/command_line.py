@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ VERB_TIMEOUT = 300.0
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """``./pvmlab`` with a home of its own, as a person calls it."""
+    """``./pvmlab`` with a home of its own, as a person calls it. :ivar variables: of the environment, besides."""
 
     home: Path
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *arguments: str, timeout: float = VERB_TIMEOUT, check: bool = True) -> Completed:
         """Run a verb; its output is shown if the test fails."""
         environment = {"PVMLAB_HOME": str(self.home), "PVMLAB_CACHE": os.environ.get("PVMLAB_CACHE", "")}
+        environment |= self.variables
         begun = time.monotonic()
         done = run(
             [REPOSITORY / "pvmlab", *arguments],

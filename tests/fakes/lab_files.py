@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import document, sidecar
+from contracts.answers import BOOT_FILES
 from contracts.arch import Arch
 from contracts.lan import Lan
 from contracts.machine import SshHostKey, VmDefinition
@@ -54,6 +55,14 @@ def write_artifacts(settings: Settings, *, distro: str = "debian-12", arch: Arch
         (images / name).write_bytes(data)
     record = {"schema": sidecar.SCHEMA, "sha256": hashlib.sha256(ROOTFS).hexdigest(), "size": len(ROOTFS), "inputs": {}}
     (images / "rootfs.tar.zst.json").write_text(json.dumps(record))
+
+
+def write_native(settings: Settings, machine: VmDefinition) -> None:
+    """Write all that the distribution's own installer is booted from."""
+    for name in BOOT_FILES[machine.installer]:
+        path = settings.images / machine.distro / machine.arch / "native" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
 
 
 def make_settings(root: Path, lan: Lan | None = None) -> Settings:

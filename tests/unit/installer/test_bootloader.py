@@ -33,6 +33,7 @@ def root(tmp_path: Path) -> Path:
         "usr/lib/shim/shimx64.efi.signed": "shim",
         "usr/lib/shim/mmx64.efi.signed": "mok manager",
         "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": "grub",
+        "usr/lib/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n',
     }
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,43 @@ def test_everything_is_where_firmware_and_grub_look(root: Path) -> None:
     assert (root / "boot/grub/grub.cfg").read_text() == bootloader.render_menu(LAYOUT, DIRECT, ARGS)
 
 
+def test_each_distribution_has_its_own_folder(root: Path) -> None:
+    (root / "usr/lib/os-release").write_text('ID_LIKE=debian\nID="ubuntu"\nVERSION_ID="24.04"\n')
+    bootloader.install(LAYOUT, ARGS, root)
+    esp = root / "boot/efi/EFI"
+    assert sorted(path.name for path in esp.iterdir()) == ["BOOT", "ubuntu"]
+    expected = "shimx64.efi,ubuntu,,This is the boot entry for ubuntu\n".encode("utf-16")
+    assert (esp / "ubuntu/BOOTX64.CSV").read_bytes() == expected
+
+
+def test_os_release_may_be_in_etc_alone(root: Path) -> None:
+    (root / "etc").mkdir()
+    (root / "usr/lib/os-release").rename(root / "etc/os-release")
+    assert bootloader.find_vendor(root) == "debian"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ID=\n", "ID=..\n", "ID=../../boot\n", 'ID="deb ian"\n', "XID=debian\n", "ID='debian\n"]
+)
+def test_a_system_that_does_not_say_what_it_is_is_refused(root: Path, text: str) -> None:
+    (root / "usr/lib/os-release").write_text(text)
+    with pytest.raises(InstallError, match="no os-release with an ID"):
+        bootloader.install(LAYOUT, ARGS, root)
+    assert not list((root / "boot/efi").rglob("*.EFI"))
+
+
+def test_a_shim_that_is_an_alternative_is_found_under_its_own_name(root: Path) -> None:
+    """As Ubuntu's package leaves it; in the installer the link leads into the installer's own system."""
+    shim = root / "usr/lib/shim/shimx64.efi.signed"
+    shim.rename(shim.with_name("shimx64.efi.signed.latest"))
+    shim.with_name("shimx64.efi.signed.previous").write_text("older")
+    elsewhere = root / "of the installer"
+    elsewhere.write_text("not ours")
+    shim.symlink_to(elsewhere)
+    bootloader.install(LAYOUT, ARGS, root)
+    assert (root / "boot/efi/EFI/BOOT/BOOTX64.EFI").read_bytes() == b"shim"
+
+
 def test_the_mok_manager_is_no_must(root: Path) -> None:
     (root / "usr/lib/shim/mmx64.efi.signed").unlink()
     bootloader.install(LAYOUT, ARGS, root)
@@ -110,6 +148,7 @@ def test_the_mok_manager_is_no_must(root: Path) -> None:
     [
         ("usr/lib/shim/shimx64.efi.signed", "no /usr/lib/shim/shimx64.efi.signed: the package"),
         ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grubx64.efi.signed: the package"),
+        ("usr/lib/os-release", "no os-release with an ID"),
         ("boot/vmlinuz-6.1.0-9-cloud", "holds no kernel to boot"),
         ("usr/lib/modules/6.1.0-9-cloud/modules.builtin", "the kernel 6.1.0-9-cloud, but not its modules"),
     ],

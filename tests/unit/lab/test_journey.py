@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.arch import Arch
-from contracts.machine import VmDefinition
+from contracts.machine import Installer, VmDefinition
 from contracts.report import InstallState, MachineStatus
 from lab import journey, provisioner, target
 from lab.follow import Follower
@@ -29,8 +29,8 @@ class Artifacts:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def ensure_for(self, distro: str, arch: Arch) -> None:
-        self.asked.append(f"{distro}:{arch}")
+    def ensure_for(self, distro: str, arch: Arch, installer: Installer) -> None:
+        self.asked.append(f"{distro}:{arch}:{installer}")
 
     def ensure_provisioner(self) -> None:
         self.asked.append("provisioner")
@@ -95,7 +95,7 @@ def test_target_starts_before_the_services_are_ready(
         "start provisioner", "provisioner starting", "start web1", "provisioner ready", "installed", "login",
         "cloud-init",
     ]  # fmt: skip
-    assert artifacts.asked == ["debian-12:x86_64"]
+    assert artifacts.asked == ["debian-12:x86_64:pvmlab"]
     assert "./pvmlab vm.shell web1 goes in" in reporter.said[-1]
 
 
@@ -152,7 +152,7 @@ def test_missing_target_is_created(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(target, "create", lambda _lab, request: make_definition(request.name))
     up(lab, reporter, artifacts, distro="debian-13")
-    assert artifacts.asked == ["debian-13:x86_64"]
+    assert artifacts.asked == ["debian-13:x86_64:pvmlab"]
     assert DefinitionStore(lab).names() == ["web1"]
 
 

@@ -42,6 +42,18 @@ def test_a_whole_install() -> None:
     assert dataclasses.replace(after, events=now.events, updated=now.updated) == now
 
 
+@pytest.mark.parametrize("state", list(InstallState))
+def test_answers_that_are_fetched_are_a_sign_of_life_of_an_install_that_begins(state: InstallState) -> None:
+    now = status.answers_fetched(in_state(state), now=5.0)
+    if state is not InstallState.BOOTING:
+        assert now == in_state(state)  # an installer reads them again, a person looks at them
+        return
+    assert (now.state, now.phase, now.percent, now.updated) == (
+        InstallState.INSTALLING, Phase.CONFIGURATION, 5, 5.0,
+    )  # fmt: skip
+    assert [event.text for event in now.events] == ["answer file fetched"]
+
+
 def test_a_failed_install_keeps_its_cause_and_is_offered_again() -> None:
     failed = status.reported(in_state(InstallState.INSTALLING), report(Outcome.FAILED, Phase.DISK), now=1.0)
     assert (failed.state, failed.phase, failed.lines) == (InstallState.FAILED, Phase.DISK, ("last",))

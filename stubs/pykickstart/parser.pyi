@@ -1,0 +1,6 @@
+from typing import Any
+
+class KickstartParser:
+    handler: Any
+    def __init__(self, handler: object) -> None: ...
+    def readKickstartFromString(self, s: str, reset: bool = ...) -> None: ...
