@@ -1,16 +1,18 @@
 """Phase 7: put the bootloader where any firmware finds it, by copying files: no network, no chroot, no firmware entry.
 
     ESP/EFI/BOOT/   BOOTX64.EFI = shim, grubx64.efi, mmx64.efi    what firmware starts when it knows nothing
-    ESP/EFI/debian/ shimx64.efi, the same, BOOTX64.CSV, grub.cfg   where the signed GRUB looks for its configuration
+    ESP/EFI/<id>/   shimx64.efi, the same, BOOTX64.CSV, grub.cfg   where the signed GRUB looks for its configuration
     /boot/grub/grub.cfg                                            the menu; the one on the ESP only leads to it
 
-The first file is written last: until it is there, the machine boots from the network again.
+The first file is written last: until it is there, the machine boots from the network again. ``<id>`` is the system's
+own in os-release(5), ``debian`` or ``ubuntu``: the prefix that is built into its signed GRUB, wherever that is started.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,8 @@ from contracts.arch import Arch
 from installer.disk import Layout
 from installer.errors import InstallError
 
-_VENDOR = "debian"  # the signed GRUB's built-in prefix is /EFI/debian, wherever it is started from
+_OS_RELEASE = ("usr/lib/os-release", "etc/os-release")  # the latter is a link to the former, if it is not alone
+_ID = re.compile(r"""^ID=(["']?)([a-z0-9][a-z0-9._-]*)\1$""", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,18 @@ def _render_entry(title: str, kernel: Kernel, words: Sequence[str], *, initrd: b
     return f"menuentry '{title}' {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
 
 
+def find_vendor(root: Path) -> str:
+    """Return the folder of the ESP in which the system's signed GRUB looks for its configuration.
+
+    :raises InstallError: if the system does not say what it is, or what it says is no name for a folder.
+    """
+    path = next((root / name for name in _OS_RELEASE if (root / name).is_file()), None)
+    match = _ID.search(path.read_text(errors="replace")) if path is not None else None
+    if match is None:
+        raise InstallError("the root filesystem has no os-release with an ID: which bootloader it has is not known")
+    return match[2]
+
+
 def find_loaders(root: Path, arch: Arch) -> dict[str, Path]:
     """Return the signed programs that the distribution's packages left in *root*: name on the ESP to file.
 
@@ -113,7 +128,7 @@ def find_loaders(root: Path, arch: Arch) -> dict[str, Path]:
         f"grub{arch.efi}.efi": f"usr/lib/grub/*-efi-signed/grub{arch.efi}.efi.signed",
         f"mm{arch.efi}.efi": f"usr/lib/shim/mm{arch.efi}.efi*",  # the MOK manager: only some people need it
     }
-    found = {name: sorted(root.glob(pattern)) for name, pattern in wanted.items()}
+    found = {name: _programs(root, pattern) for name, pattern in wanted.items()}
     for name, pattern in wanted.items():
         if not found[name] and not name.startswith("mm"):
             raise InstallError(
@@ -122,9 +137,18 @@ def find_loaders(root: Path, arch: Arch) -> dict[str, Path]:
     return {name: paths[-1] for name, paths in found.items() if paths}
 
 
-def render_csv(arch: Arch) -> bytes:
+def _programs(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match, no links: Ubuntu's shim is an alternative, a link whose target starts at the root.
+
+    What it leads to is called ``.latest`` (beside ``.previous``).
+    """
+    found = (path for name in (pattern, f"{pattern}.latest") for path in sorted(root.glob(name)))
+    return [path for path in found if not path.is_symlink()]
+
+
+def render_csv(arch: Arch, vendor: str) -> bytes:
     """Return ``BOOT<arch>.CSV``, from which shim's fallback program makes a firmware entry (UTF-16, as it wants)."""
-    return f"shim{arch.efi}.efi,{_VENDOR},,This is the boot entry for {_VENDOR}\n".encode("utf-16")
+    return f"shim{arch.efi}.efi,{vendor},,This is the boot entry for {vendor}\n".encode("utf-16")
 
 
 def install(layout: Layout, kernel_args: Sequence[str], root: Path) -> str:
@@ -135,18 +159,18 @@ def install(layout: Layout, kernel_args: Sequence[str], root: Path) -> str:
     :raises InstallError: if something the boot needs is missing in *root*, or was not written whole.
     """
     kernel = find_kernel(root)
-    loaders = find_loaders(root, layout.arch)
+    loaders, name = find_loaders(root, layout.arch), find_vendor(root)
     _write(root / "boot/grub/grub.cfg", render_menu(layout, kernel, kernel_args).encode())
     os.sync()  # all of the system is on the disk before anything can start it
     esp = root / "boot/efi/EFI"
-    vendor, removable = esp / _VENDOR, esp / "BOOT"
+    vendor, removable = esp / name, esp / "BOOT"
     suffix = layout.arch.efi.upper()
     _write(vendor / "grub.cfg", render_esp_config(layout).encode())
-    _write(vendor / f"BOOT{suffix}.CSV", render_csv(layout.arch))
-    for name, source in loaders.items():
-        _copy(source, vendor / name)
-        if not name.startswith("shim"):
-            _copy(source, removable / name)
+    _write(vendor / f"BOOT{suffix}.CSV", render_csv(layout.arch, name))
+    for program, source in loaders.items():
+        _copy(source, vendor / program)
+        if not program.startswith("shim"):
+            _copy(source, removable / program)
     os.sync()
     _copy(loaders[f"shim{layout.arch.efi}.efi"], removable / f"BOOT{suffix}.EFI")
     return f"kernel {kernel.kver}, {'without' if kernel.boots_without_initrd(layout.device) else 'with'} initrd"
