@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cli.output import emit
 from contracts.arch import Arch
+from contracts.machine import Installer
 from pipeline.engine.lock import lock_wait
 from pipeline.errors import ExitCode, UsageError
 
@@ -20,16 +21,24 @@ _OUTPUTS = {"text": "table", "json": "json"}  # of a build, and what a plan is t
 class DoitArtifacts:
     """Builds by the project's doit graph. Implements :class:`lab.journey.Artifacts`."""
 
-    def ensure_for(self, distro: str, arch: Arch) -> None:
-        """Build what an install of *distro* needs.
+    def ensure_for(self, distro: str, arch: Arch, installer: Installer) -> None:
+        """Build what an install of *distro* by *installer* needs.
 
-        :raises NotFoundError: for an unknown distribution. :raises PvmlabError: if a recipe fails.
+        :raises NotFoundError: for an unknown distribution. :raises UsageError: if it cannot be installed so.
+        :raises PvmlabError: if a recipe fails.
         """
         from distros.registry import require_release
         from pipeline.recipes import build, graph
 
         require_release(distro, arch)
-        build.ensure(graph.machine_tasks(distro, arch))
+        tasks = graph.machine_tasks(distro, arch, installer)
+        if unknown := [task for task in tasks if task not in graph.graph().artifacts]:
+            raise UsageError(
+                f"{distro} cannot be installed on {arch} machines by {installer}",
+                details=f"there is no task {unknown[0]}",
+                resolution=f"./pvmlab distro.show {distro} says what there is",
+            )
+        build.ensure(tasks)
 
     def ensure_provisioner(self) -> None:
         """Build what the provisioner is made from.
@@ -43,13 +52,13 @@ class DoitArtifacts:
 
 
 def select(words: Sequence[str]) -> list[str]:
-    """Return the tasks that *words* name; all if there are none.
+    """Return the tasks that *words* name; those that ``doit`` alone runs, if there are none.
 
     :raises NotFoundError: for a word that names no task.
     """
-    from pipeline.recipes.graph import graph
+    from pipeline.recipes.graph import default_tasks, graph
 
-    return graph().select(words) if words else list(graph().artifacts)
+    return graph().select(words) if words else default_tasks()
 
 
 def build_or_plan(words: Sequence[str], *, jobs: int, wait: int, keep_going: bool, dry_run: bool, output: str) -> int:

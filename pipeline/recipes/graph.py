@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from contracts.arch import Arch
+from contracts.machine import Installer
 from distros.registry import releases
 from pipeline.artifact import Artifact
 from pipeline.debian.package_set import PackageSet
@@ -15,7 +16,8 @@ from pipeline.engine.reporter import Reporter
 from pipeline.engine.settings import doit_settings
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
-from pipeline.recipes import container, distribution, initrd, ipxe, packages, provisioner
+from pipeline.recipes import cloud_image, container, initrd, ipxe, packages, provisioner
+from pipeline.recipes.release import release_artifacts, release_package_sets
 from pipeline.workspace import Cache, Workspace
 
 SERVICE_ARCHES = (Arch.X86_64,)
@@ -26,9 +28,8 @@ def artifacts(cache: Cache) -> Iterator[Artifact]:
     yield from packages.package_artifacts(package_sets(), cache)
     for release in releases().values():
         for arch in release.arches:
-            yield distribution.rootfs(release, arch, cache)
-            yield distribution.kernel(release, arch, cache)
-            yield distribution.modules(release, arch, cache, selection=modules_selection())
+            yield from release_artifacts(release, arch, cache, modules=modules_selection())
+    yield cloud_image.appliance(Arch.of_host(), cache)
     for arch in SERVICE_ARCHES:
         yield initrd.initrd(arch, cache)
         yield ipxe.ipxe(arch, cache)
@@ -41,7 +42,9 @@ def artifacts(cache: Cache) -> Iterator[Artifact]:
 def package_sets() -> Iterator[PackageSet]:
     """Yield every set of Debian packages that something is made of."""
     for release in releases().values():
-        yield from (distribution.package_set(release, arch) for arch in release.arches)
+        for arch in release.arches:
+            yield from release_package_sets(release, arch)
+    yield cloud_image.package_set(Arch.of_host())
     for arch in SERVICE_ARCHES:
         yield from (recipe.package_set(arch) for recipe in (initrd, ipxe, container, provisioner))
 
@@ -63,8 +66,20 @@ def graph() -> Graph:
     return Graph(artifacts(Workspace.from_environment().cache))
 
 
-def machine_tasks(distro: str, arch: Arch) -> list[str]:
-    """Return the tasks whose artifacts an install of *distro* needs, provisioner included."""
+def default_tasks() -> list[str]:
+    """Return what a build makes that names nothing: all that needs no medium (those of all distributions are many)."""
+    all_tasks, fetching = graph(), "fetch:"
+    return [
+        name
+        for name in all_tasks.artifacts
+        if not any(needed.name.startswith(fetching) for needed in all_tasks.closure([name]))
+    ]
+
+
+def machine_tasks(distro: str, arch: Arch, installer: Installer = Installer.PVMLAB) -> list[str]:
+    """Return the tasks whose artifacts an install of *distro* by *installer* needs, provisioner included."""
+    if installer.is_native:
+        return [f"provisioner:{arch}", f"native:{distro}:{arch}"]
     return [
         f"provisioner:{arch}", f"rootfs:{distro}:{arch}", f"kernel:{distro}:{arch}", f"modules:{distro}:{arch}",
         f"initrd:{arch}",
@@ -78,7 +93,7 @@ def doit_namespace(reporter: type[Reporter] | None = None) -> dict[str, Any]:
     """
     kinds = dict.fromkeys(name.partition(":")[0] for name in graph().artifacts)
     return {
-        "DOIT_CONFIG": doit_settings(Workspace.from_environment().cache, reporter),
+        "DOIT_CONFIG": doit_settings(Workspace.from_environment().cache, reporter, default_tasks=default_tasks()),
         **{f"task_{kind.replace('-', '_')}": _creator(kind) for kind in kinds},
     }
 
