@@ -210,6 +210,18 @@ NEEDS: tuple[Need, ...] = (
                   Manager.BREW: "squashfs"},
     ),
     Need(
+        name="xfsprogs", why="tests: makes cloud images as distributions do", programs=("mkfs.xfs",), for_tests=True,
+        packages={Manager.APT: "xfsprogs", Manager.DNF: "xfsprogs", Manager.PACMAN: "xfsprogs"},
+    ),
+    Need(
+        name="btrfs-progs", why="tests: makes cloud images as distributions do", programs=("mkfs.btrfs",), for_tests=True,
+        packages={Manager.APT: "btrfs-progs", Manager.DNF: "btrfs-progs", Manager.PACMAN: "btrfs-progs"},
+    ),
+    Need(
+        name="dosfstools", why="tests: makes cloud images as distributions do", programs=("mkfs.vfat",), for_tests=True,
+        packages={Manager.APT: "dosfstools", Manager.DNF: "dosfstools", Manager.PACMAN: "dosfstools"},
+    ),
+    Need(
         name="gnupg", why="tests: signs with a throw-away key", programs=("gpg",), for_tests=True,
         packages={Manager.APT: "gnupg", Manager.DNF: "gnupg2", Manager.PACMAN: "gnupg", Manager.BREW: "gnupg"},
     ),
