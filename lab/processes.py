@@ -222,5 +222,12 @@ def _find_by_token(token: str) -> int | None:
     if not _PROC.joinpath("self").exists():
         pids = run(["ps", "-xo", "pid="], timeout=5).stdout.split()
     else:
-        pids = [entry.name for entry in _PROC.iterdir() if entry.name.isdigit() and entry.stat().st_uid == os.getuid()]
+        pids = [entry.name for entry in _PROC.iterdir() if entry.name.isdigit() and _is_ours(entry)]
     return next((int(pid) for pid in pids if int(pid) != os.getpid() and token in _arguments(int(pid))), None)
+
+
+def _is_ours(entry: Path) -> bool:
+    try:
+        return entry.stat().st_uid == os.getuid()
+    except (FileNotFoundError, ProcessLookupError):  # it ended since the listing
+        return False

@@ -45,6 +45,13 @@ def test_an_intent_without_a_process_is_not_alive(tmp_path: Path) -> None:
     assert not processes.is_alive(record)
 
 
+def test_processes_that_end_while_one_looks_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "4711").symlink_to(tmp_path / "gone")
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    assert processes._find_by_token("whatever") is None
+
+
 def test_all_three_must_agree() -> None:
     mine = own_record()
     assert processes.is_alive(mine)
