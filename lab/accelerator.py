@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +13,8 @@ from lab.probe import probe_for
 from lab.qemu import accelerator_option, qemu_program
 from lab.spec import Accelerator, AcceleratorKind
 from pipeline import commit
-from pipeline.errors import CommandError, PvmlabError, UsageError
+from pipeline.emulation import qemu_version, tcg_cpu
+from pipeline.errors import CommandError, UsageError
 from pipeline.run import require_program, run
 
 OVERRIDE = "PVMLAB_ACCEL"
@@ -38,34 +38,6 @@ def choose_accelerator(arch: Arch, *, state: Path) -> Accelerator:
     if kind is not AcceleratorKind.TCG:
         return Accelerator(kind, "host", reason, patience=1.0)
     return Accelerator(kind, tcg_cpu(arch, qemu_version(program)), reason, patience=TCG_PATIENCE)
-
-
-def tcg_cpu(arch: Arch, version: tuple[int, ...]) -> str:
-    """Return the right ``-cpu`` for emulation by QEMU *version*."""
-    if arch is Arch.AARCH64:
-        return "max,pauth-impdef=on"  # the architected pointer authentication costs 3 s of a 16 s boot when emulated
-    # QEMU 7.2 corrupts the memory of guests that use cmpxchg16b (6 of 13 installs died); 10.0 does not
-    return "max" if version >= (10,) else "max,-cx16"
-
-
-def qemu_version(program: Path) -> tuple[int, ...]:
-    """Return the version of a QEMU program, as numbers.
-
-    :raises PvmlabError: if it does not say one.
-    """
-    return parse_version(run([program, "--version"], timeout=20).stdout)
-
-
-def parse_version(text: str) -> tuple[int, ...]:
-    """Return the numbers in the first line of ``--version``: ``(7, 2, 22)``.
-
-    :raises PvmlabError: if there are none.
-    """
-    if found := re.search(r"\bversion (\d+(?:\.\d+)+)", text):
-        return tuple(int(number) for number in found[1].split("."))
-    raise PvmlabError(
-        "QEMU does not say its version", details=text[:200], resolution="./pvmlab doctor checks this host"
-    )
 
 
 def _override() -> tuple[AcceleratorKind, str] | None:

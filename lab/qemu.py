@@ -8,6 +8,7 @@ from pathlib import Path
 from contracts.arch import Arch
 from contracts.machine import DiskBus
 from lab.spec import AcceleratorKind, DirectKernel, Disk, Firmware, LanCard, MachineSpec, Share, WanCard
+from pipeline.emulation import TCG_OPTION
 
 _MACHINE_TYPE = {Arch.X86_64: "q35", Arch.AARCH64: "virt,gic-version=max"}
 
@@ -54,8 +55,7 @@ def qemu_arguments(spec: MachineSpec) -> list[str]:
 
 def accelerator_option(kind: AcceleratorKind) -> str:
     """Return the value of ``-accel``."""
-    # TCG's default translation cache costs up to 1 GiB of memory per machine and is no faster
-    return {AcceleratorKind.TCG: "tcg,thread=multi,tb-size=256"}.get(kind, kind.value)
+    return {AcceleratorKind.TCG: TCG_OPTION}.get(kind, kind.value)
 
 
 def _serial(spec: MachineSpec) -> str:

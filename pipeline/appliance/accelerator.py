@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
 from pathlib import Path
 
 from contracts.arch import Arch
-from pipeline.errors import PvmlabError, UsageError
-from pipeline.run import require_program, run
+from pipeline.emulation import TCG_OPTION, qemu_version, tcg_cpu
+from pipeline.errors import UsageError
+from pipeline.run import require_program
 from pipeline.state import State
 
 OVERRIDE = "PVMLAB_ACCEL"
@@ -41,8 +41,7 @@ class Accelerator:
     @property
     def option(self) -> str:
         """The value of ``-accel``."""
-        # TCG's default translation cache costs up to 1 GiB of memory and is no faster
-        return "tcg,thread=multi,tb-size=256" if self.name == TCG else self.name
+        return TCG_OPTION if self.name == TCG else self.name
 
     @property
     def is_hardware(self) -> bool:
@@ -93,25 +92,3 @@ class Choice:
     def _stamp(self) -> str:
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         return f"{self.program}:{self.program.stat().st_mtime_ns}:{boot}"
-
-
-def tcg_cpu(arch: Arch, version: tuple[int, ...]) -> str:
-    """Return the right ``-cpu`` for emulation by QEMU *version*."""
-    if arch is Arch.AARCH64:
-        return "max,pauth-impdef=on"  # the architected pointer authentication costs 3 s of a 16 s boot when emulated
-    # erms, fsrm: kernel and libc copy by "rep movsb" where a processor says that this is fast; TCG does it byte by byte
-    # (134 MB/s from a disk to /dev/null, 207 without). cx16: QEMU 7.2 corrupts the memory of guests that use it.
-    return "max,-erms,-fsrm" + ("" if version >= (10,) else ",-cx16")
-
-
-def qemu_version(program: Path) -> tuple[int, ...]:
-    """Return the version of a QEMU program, as numbers.
-
-    :raises PvmlabError: if it does not say one.
-    """
-    text = run([program, "--version"], timeout=20).stdout
-    if found := re.search(r"\bversion (\d+(?:\.\d+)+)", text):
-        return tuple(int(number) for number in found[1].split("."))
-    raise PvmlabError(
-        "QEMU does not say its version", details=text[:200], resolution="./pvmlab doctor checks this host"
-    )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from contracts.arch import Arch
-from lab.accelerator import choose_accelerator, probe_failure, qemu_version
+from lab.accelerator import choose_accelerator, probe_failure
 from lab.qemu import qemu_program
 from lab.spec import AcceleratorKind
+from pipeline.emulation import qemu_version
 from pipeline.run import find_program, require_program
 
 pytestmark = pytest.mark.vm

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.arch import Arch
-from pipeline.appliance.accelerator import Accelerator, tcg_cpu
+from pipeline.appliance.accelerator import Accelerator
 from pipeline.appliance.boot import Appliance, ApplianceError, Disk, Job, console_words, qemu_arguments
 from pipeline.appliance.root_reader import Mounted, parse_report
 
@@ -57,15 +57,6 @@ def test_arm64_has_its_own_machine_and_console() -> None:
     words = arguments(Arch.AARCH64)
     assert values(words, "-machine") == ["virt,gic-version=max"]
     assert "console=ttyAMA0" in values(words, "-append")[0]
-
-
-@pytest.mark.parametrize(
-    ("arch", "version", "cpu"),
-    [(Arch.X86_64, (7, 2, 22), "max,-erms,-fsrm,-cx16"), (Arch.X86_64, (10, 0), "max,-erms,-fsrm"),
-     (Arch.AARCH64, (7, 2), "max,pauth-impdef=on")],
-)  # fmt: skip
-def test_emulated_processors(arch: Arch, version: tuple[int, ...], cpu: str) -> None:
-    assert tcg_cpu(arch, version) == cpu
 
 
 def test_hardware_is_asked_for_by_its_name() -> None:
