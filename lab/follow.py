@@ -37,7 +37,7 @@ class Pace:
 # when they begin, when their packages are installed, and at the end.
 PACES = {
     Installer.PVMLAB: Pace(24.0, 60.0, 240.0),
-    Installer.PRESEED: Pace(60.0, 120.0, 1500.0),
+    Installer.PRESEED: Pace(120.0, 120.0, 1500.0),
     Installer.AUTOINSTALL: Pace(900.0, 180.0, 3600.0),
     Installer.KICKSTART: Pace(900.0, 180.0, 3600.0),
 }

@@ -16,6 +16,7 @@ import fnmatch
 import functools
 import hashlib
 import json
+import lzma
 import stat
 import tarfile
 import zlib
@@ -34,10 +35,12 @@ _CHUNK = 1 << 20
 _COMPRESSED_CHUNK = 1 << 10  # zstd makes 128 KiB of four bytes if all are equal
 _ZEROS = 1 << 12
 _TAR_BUFFER = 1 << 16  # tarfile moves all of it at every header
-_GZIP, _ZSTD, _MAGIC_SIZE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", 4
+_GZIP, _ZSTD, _XZ, _MAGIC_SIZE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zX", 4
+# What kernels read besides (lz4, lzo, lzma, bzip2): what distributions have compressed so is not looked into.
+_OPAQUE = (b"BZh", b"\x02\x21\x4c\x18", b"\x89LZO", b"\x5d\x00\x00")
 _GZIP_FORMAT = 31  # zlib's wbits for a gzip header
 _DAMAGE = (
-    tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, ValueError, LookupError,
+    tarfile.TarError, zlib.error, zstandard.ZstdError, lzma.LZMAError, EOFError, ValueError, LookupError,
     OverflowError,  # tarfile's, for a size beyond all memory
 )  # fmt: skip
 
@@ -149,6 +152,8 @@ def _decompressor(magic: bytes) -> _Decompressor | None:
         return zlib.decompressobj(wbits=_GZIP_FORMAT)
     if magic.startswith(_ZSTD):
         return zstandard.ZstdDecompressor().decompressobj()
+    if magic.startswith(_XZ):
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ)
     return None
 
 
@@ -272,12 +277,19 @@ def _layers(path: Path) -> frozenset[str]:
         return layers
 
 
+class _OpaqueError(Exception):
+    """What follows is compressed in a way that is not read here."""
+
+
 def _initrd_files(source: _Source) -> Iterator[ContainedFile]:
     """Yield the files of all archives of an initrd."""
     empty = True
-    for archive in _archives(source):
-        empty = False
-        yield from _cpio_files(archive)
+    try:
+        for archive in _archives(source):
+            empty = False
+            yield from _cpio_files(archive)
+    except _OpaqueError:
+        return
     if empty:
         raise ValueError("there is no archive in it")
 
@@ -286,6 +298,8 @@ def _archives(source: _Source) -> Iterator[_Source]:
     """Yield for each archive in *source* what to read it from; it must be read to its trailer before the next."""
     source.skip_zeros()
     while magic := source.peek(_MAGIC_SIZE):
+        if magic.startswith(_OPAQUE):
+            raise _OpaqueError
         decompressor = _decompressor(magic)
         if decompressor is None:
             yield source

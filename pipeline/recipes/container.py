@@ -29,7 +29,7 @@ from pxeboot_stack import container as definition
 
 _LOCK = REPOSITORY / "pxeboot_stack/requirements.lock"
 _TIMEOUT = 600.0
-_SOURCE_SUFFIXES = (".py", ".conf")
+_SOURCE_SUFFIXES = (".py", ".conf", ".j2")
 
 
 def _rootfs_path(arch: Arch, cache: Cache) -> Path:

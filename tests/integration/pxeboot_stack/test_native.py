@@ -145,7 +145,7 @@ def installer(stack: Any, network: tuple[str, str], tmp_path: Path) -> Iterator[
     machine = define(stack.settings, machine_of(Installer.PRESEED))
     stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip)
     text = stack.client.ask("/answers/web1/hooks.sh", source=machine.ip).text.replace("sleep 10", "sleep 0.3")
-    text = re.sub(r"(?:(?<![\w.])|(?<=\\n))(?=/bin/pvmlab|/var/|/lib/partman|/usr/lib/)", str(tmp_path), text)
+    text = re.sub(r"(?:(?<![\w.])|(?<=\\n))(?=/bin/pvmlab|/var/|/target/|/lib/partman|/usr/lib/)", str(tmp_path), text)
     text, _, _ = text.rpartition(f"\n{tmp_path}/bin/pvmlab-watch")  # started below, to be ended
     for folder in ("bin", "var/log"):
         (tmp_path / folder).mkdir(parents=True)
@@ -223,6 +223,14 @@ def test_a_failure_of_debian_installer_is_told_with_its_cause(
     assert message in state(stack.settings).message
     assert state(stack.settings).phase is Phase.CONFIGURATION
     assert state(stack.settings).lines[-1].endswith("kernel: goes on")
+
+
+def test_fetching_packages_is_a_sign_of_life(stack: Any, installer: Any, tmp_path: Path) -> None:
+    archives = tmp_path / "target/var/cache/apt/archives"
+    (archives / "partial").mkdir(parents=True)
+    for number in range(3):
+        (archives / f"package{number}.deb").touch()
+    wait_until("it is told", lambda: state(stack.settings).message == "fetched 3 packages")
 
 
 def test_an_installer_that_logs_nothing_is_silent(stack: Any, installer: Any, tmp_path: Path) -> None:

@@ -26,16 +26,23 @@ END_OF_SCRIPT
 cat > /bin/pvmlab-watch <<'END_OF_SCRIPT'
 #!/bin/sh
 # Says every few seconds what was logged last, as long as something is: silence means that the installer asks a person,
-# or hangs. What it logs of a failed step is told as one.
+# or hangs. What it logs of a failed step is told as one. debootstrap logs nothing while it fetches: that is counted.
 log=/var/log/syslog
+archives=/target/var/cache/apt/archives
 failed="main-menu\[[0-9]*\].*(Configuring '.*' failed with error code|Menu item '.*' failed)"
 failed="$failed|no packages matching running kernel|package retrieval failed"
 seen=0
+fetched=0
 while sleep 10; do
 	[ ! -e /var/lib/pvmlab/done ] || exit 0
 	lines=$(wc -l < $log)
-	[ "$lines" -gt "$seen" ] || continue
 	read -r phase percent < /var/lib/pvmlab/step
+	if [ "$lines" -le "$seen" ]; then
+		before=$fetched
+		fetched=$(ls $archives 2> /dev/null | grep -c '\.deb') || true
+		[ "$fetched" -le "$before" ] || /bin/pvmlab-report "$phase" running "$percent" "fetched $fetched packages" || true
+		continue
+	fi
 	if why=$(tail -n +$((seen + 1)) $log | grep -E "$failed" | head -n 1) && [ -n "$why" ]; then
 		case $why in
 		*"no packages matching"*)

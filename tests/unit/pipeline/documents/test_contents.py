@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import lzma
 import stat
 import struct
 import tarfile
@@ -80,6 +81,7 @@ PACKED: dict[str, Callable[[], bytes]] = {
     "modules.cpio.gz": lambda: gzip.compress(make_cpio(CONTENT)),
     "initrd": lambda: zstandard.ZstdCompressor(write_checksum=True).compress(make_cpio(CONTENT)),
     "initrd.gz": lambda: gzip.compress(make_cpio(CONTENT)),
+    "initrd.xz": lambda: lzma.compress(make_cpio(CONTENT)),
 }
 
 
@@ -130,6 +132,15 @@ def test_an_initrd_may_be_several_archives_one_after_the_other(tmp_path: Path) -
     )  # fmt: skip
     found = list(files_in(written(tmp_path, "initrd", data)))
     assert found == [contained(path, content) for part in parts for path, content in part.items()]
+
+
+@pytest.mark.parametrize("magic", [b"BZh9", b"\x02\x21\x4c\x18", b"\x89LZO", b"\x5d\x00\x00\x80"])
+def test_what_a_distribution_compressed_otherwise_is_not_looked_into(tmp_path: Path, magic: bytes) -> None:
+    early = make_cpio({"kernel/x86/microcode": b"early"})
+    assert list(files_in(written(tmp_path, "initrd", magic + bytes(100)))) == []
+    assert list(files_in(written(tmp_path, "initrd", early + magic + bytes(100)))) == [
+        contained("kernel/x86/microcode", b"early")
+    ]
 
 
 def newc(path: str, data: bytes, *, inode: int, links: int, mode: int = stat.S_IFREG) -> bytes:
