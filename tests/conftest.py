@@ -38,8 +38,12 @@ def _rank(item: pytest.Item) -> int:
 
 
 def pytest_sessionstart() -> None:
-    """Let SIGTERM (CI's way to say stop) run the fixtures' clean-up, as Ctrl-C does: no machine may be left behind."""
+    """Let SIGTERM (CI's way to say stop) run the fixtures' clean-up, as Ctrl-C does: no machine may be left behind.
+
+    A shell starts what goes to its background with Ctrl-C ignored, and programs inherit that: tests of it need it back.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
