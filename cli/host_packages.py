@@ -210,15 +210,15 @@ NEEDS: tuple[Need, ...] = (
                   Manager.BREW: "squashfs"},
     ),
     Need(
-        name="xfsprogs", why="tests: makes cloud images as distributions do", programs=("mkfs.xfs",), for_tests=True,
+        name="xfsprogs", why="tests: makes cloud images", programs=("mkfs.xfs",), for_tests=True,
         packages={Manager.APT: "xfsprogs", Manager.DNF: "xfsprogs", Manager.PACMAN: "xfsprogs"},
     ),
     Need(
-        name="btrfs-progs", why="tests: makes cloud images as distributions do", programs=("mkfs.btrfs",), for_tests=True,
+        name="btrfs-progs", why="tests: makes cloud images", programs=("mkfs.btrfs",), for_tests=True,
         packages={Manager.APT: "btrfs-progs", Manager.DNF: "btrfs-progs", Manager.PACMAN: "btrfs-progs"},
     ),
     Need(
-        name="dosfstools", why="tests: makes cloud images as distributions do", programs=("mkfs.vfat",), for_tests=True,
+        name="dosfstools", why="tests: makes cloud images", programs=("mkfs.vfat",), for_tests=True,
         packages={Manager.APT: "dosfstools", Manager.DNF: "dosfstools", Manager.PACMAN: "dosfstools"},
     ),
     Need(
