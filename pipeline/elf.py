@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,3 +90,14 @@ def _require_library(tree: Path, name: str, *, needed_by: Path) -> Path:
             if (folder / name).is_file():
                 return folder / name
     raise LibraryNotFoundError(name, needed_by=needed_by)
+
+
+def linker_links(programs: Iterable[Path], libraries: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Return the links that lead from where *programs* say their dynamic linker is (``/lib64/...``) to where it is.
+
+    :param libraries: what :func:`find_libraries` found for them. :returns: pairs of the link's path and its target.
+    """
+    wanted = {interpreter for program in programs if (interpreter := read_dynamic(program).interpreter)}
+    places = {place.rsplit("/", 1)[-1]: place for place in libraries}
+    links = {f"usr{interpreter}": places[interpreter.rsplit("/", 1)[-1]] for interpreter in sorted(wanted)}
+    return [(path, f"/{place}") for path, place in links.items() if path != place]

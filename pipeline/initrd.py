@@ -8,11 +8,11 @@ The kernel's modules are no part of it: they come in a second archive that belon
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import cpio
-from pipeline.elf import find_libraries, read_dynamic
+from pipeline.elf import find_libraries, linker_links
 from pipeline.errors import NotFoundError
 from pipeline.run import run
 from pipeline.workspace import REPOSITORY
@@ -75,20 +75,12 @@ def installer_initrd(tree: Path) -> list[cpio.Entry]:
     entries += [cpio.symlink(path, target) for path, target in _LINKS.items()]
     entries += [_program(f"usr/bin/{path.name}", path) for path in (*programs, _require(tree, _BUSYBOX))]
     entries += [_program(place, path) for place, path in libraries.items()]
-    entries += _interpreter_links(programs, libraries)
+    entries += [cpio.symlink(*link) for link in linker_links(programs, libraries)]
     entries += [cpio.regular(path, _require(tree, path).read_bytes()) for path in _DATA]
     entries += [_program(place, REPOSITORY / "installer" / name) for name, place in _SCRIPTS.items()]
     entries += [cpio.symlink(f"usr/bin/{name}", "busybox") for name in _applets(tree) if f"usr/bin/{name}" not in ours]
     entries += _compiled(tree)
     return entries
-
-
-def _interpreter_links(programs: Iterable[Path], libraries: Mapping[str, Path]) -> list[cpio.Entry]:
-    """Return links from where programs say their dynamic linker is (``/lib64/...``) to where it is."""
-    wanted = {interpreter for program in programs if (interpreter := read_dynamic(program).interpreter)}
-    places = {place.rsplit("/", 1)[-1]: place for place in libraries}
-    links = {f"usr{interpreter}": places[interpreter.rsplit("/", 1)[-1]] for interpreter in sorted(wanted)}
-    return [cpio.symlink(path, f"/{place}") for path, place in links.items() if path != place]
 
 
 def _require(tree: Path, path: str) -> Path:

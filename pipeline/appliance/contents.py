@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.arch import Arch
 from pipeline import cpio
-from pipeline.elf import find_libraries, read_dynamic
+from pipeline.elf import find_libraries, linker_links
 from pipeline.errors import NotFoundError
 from pipeline.kernel.modules import ModuleTree, Wanted, pack_modules
 
@@ -88,10 +88,7 @@ def program_entries(tree: Path, programs: Iterable[Path]) -> list[cpio.Entry]:
     libraries = find_libraries(tree, wanted)
     entries = [_program(f"usr/bin/{program.name}", program) for program in wanted]
     entries += [_program(place, path) for place, path in libraries.items()]
-    places = {place.rsplit("/", 1)[-1]: place for place in libraries}
-    linkers = {linker for program in wanted if (linker := read_dynamic(program).interpreter)}
-    links = {f"usr{linker}": places[linker.rsplit("/", 1)[-1]] for linker in sorted(linkers)}
-    return [*entries, *(cpio.symlink(path, f"/{place}") for path, place in links.items() if path != place)]
+    return [*entries, *(cpio.symlink(*link) for link in linker_links(wanted, libraries))]
 
 
 def _program(place: str, source: Path) -> cpio.Entry:

@@ -30,10 +30,10 @@ from pipeline.media.disc import Disc, inspect
 from pipeline.media.installed_packages import DATABASES, InstalledPackage, read_packages
 from pipeline.media.layers import Layer, merge
 from pipeline.media.live_server import LiveServer, UnfitDiscError, package_names, plan_packages, read_live_server
-from pipeline.media.member import Member, MemberKind
+from pipeline.media.member import Member
 from pipeline.media.rootfs_tar import RootfsSummary, write_rootfs
 from pipeline.media.squashfs import read_squashfs, read_superblock
-from pipeline.media.tar_writer import Status, TarWriter
+from pipeline.media.tar_writer import TarWriter
 from pipeline.progress import LogCounter, watched
 from pipeline.run import run
 
@@ -151,20 +151,8 @@ def _write_tree(layers: Sequence[Path], output: Path, making: Making) -> list[In
 
 def write_member(writer: TarWriter, member: Member) -> None:
     """Write *member*, if an installed system begins with it: what is below ``/dev`` or in memory, it makes itself."""
-    status = Status(member.mode, member.uid, member.gid, member.mtime)
-    if member.path.startswith(_VOLATILE):
-        return
-    match member.kind:
-        case MemberKind.FILE:
-            writer.file(member.path, member.content, size=member.size, status=status, xattrs=member.xattrs)
-        case MemberKind.DIRECTORY:
-            writer.directory(member.path, status=status, xattrs=member.xattrs)
-        case MemberKind.SYMLINK:
-            writer.symlink(member.path, member.target, status=status, xattrs=member.xattrs)
-        case MemberKind.HARDLINK:
-            writer.hardlink(member.path, member.target, status=status)
-        case _:
-            pass  # device nodes and pipes
+    if not member.path.startswith(_VOLATILE):
+        writer.member(member)
 
 
 def _require_arch(disc: Disc, installed: Iterable[InstalledPackage], arch: Arch) -> None:

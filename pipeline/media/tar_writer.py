@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+from pipeline.media.member import Member, MemberKind
+
 _BLOCK = 512
 _RECORD = 20 * _BLOCK  # tar(1) ends an archive at a multiple of it
 _BUFFER = 1 << 20
@@ -81,6 +83,25 @@ class TarWriter:
     def hardlink(self, path: str, target: str, *, status: Status) -> None:
         """Add another name of the file that was added as *target*."""
         self._member(_HARDLINK, path, _encoded(target), 0, status, {})
+
+    def member(self, member: Member) -> bool:
+        """Add *member* as it is; return False, adding nothing, for a device node, a pipe or a socket.
+
+        :raises ValueError: see :meth:`file`.
+        """
+        status = Status(member.mode, member.uid, member.gid, member.mtime)
+        match member.kind:
+            case MemberKind.FILE:
+                self.file(member.path, member.content, size=member.size, status=status, xattrs=member.xattrs)
+            case MemberKind.DIRECTORY:
+                self.directory(member.path, status=status, xattrs=member.xattrs)
+            case MemberKind.SYMLINK:
+                self.symlink(member.path, member.target, status=status, xattrs=member.xattrs)
+            case MemberKind.HARDLINK:
+                self.hardlink(member.path, member.target, status=status)
+            case _:
+                return False
+        return True
 
     def finish(self) -> None:
         """Write the end of the archive."""

@@ -25,6 +25,7 @@ from pipeline.debian.deb_file import newest_time, unpack_debs
 from pipeline.debian.package_set import PackageSet
 from pipeline.media.cloud_image import ZSTD_LEVEL, inspect_image, write_disk
 from pipeline.media.rootfs_tar import write_rootfs
+from pipeline.recipes.foreign_rootfs import SOURCES
 from pipeline.recipes.media import medium_path
 from pipeline.recipes.packages import fetch, manifest_path, package_facts
 from pipeline.state import state_of
@@ -119,11 +120,15 @@ def cloud_rootfs(release: Release, arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(cache.image(release.name, arch, "rootfs.tar.zst"),),
         inputs=(medium, files.kernel, files.initrd),
-        sources=in_repository(
-            *_READING, "pipeline/appliance/root_reader.py", "pipeline/appliance/traces.py", "pipeline/media/archive.py",
-            "pipeline/media/installed_packages.py", "pipeline/media/libarchive_binding.py", "pipeline/media/names.py",
-            "pipeline/media/rootfs_tar.py", "pipeline/media/tar_writer.py", "pipeline/recipes/cloud_image.py",
+        sources=(
+            *SOURCES,
+            *in_repository(
+                *_READING,
+                "pipeline/appliance/root_reader.py",
+                "pipeline/appliance/traces.py",
+                "pipeline/recipes/cloud_image.py",
+            ),
         ),
         tools=("py:zstandard",),
         make=make,
-    )  # fmt: skip
+    )

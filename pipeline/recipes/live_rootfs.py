@@ -14,6 +14,7 @@ from contracts.arch import Arch
 from distros.release import MediumKind, Release
 from pipeline.artifact import Artifact, Making
 from pipeline.media.live_system import make_live_system
+from pipeline.recipes.foreign_rootfs import SOURCES
 from pipeline.recipes.media import medium_path
 from pipeline.workspace import Cache, in_repository
 
@@ -35,16 +36,15 @@ def live_rootfs(release: Release, arch: Arch, cache: Cache, *, source: str | Non
         cache=cache,
         targets=(cache.image(release.name, arch, "rootfs.tar.zst"),),
         inputs=(medium,),
-        sources=in_repository(
-            "pipeline/debian/bytecode.py", "pipeline/debian/deb_file.py", "pipeline/media/archive.py",
-            "pipeline/media/decompression.py", "pipeline/media/disc.py", "pipeline/media/disc_7zip.py",
-            "pipeline/media/disc_libarchive.py", "pipeline/media/disc_pycdlib.py", "pipeline/media/disc_tree.py",
-            "pipeline/media/disc_volume.py", "pipeline/media/extents.py", "pipeline/media/installed_packages.py",
-            "pipeline/media/layers.py", "pipeline/media/libarchive_binding.py", "pipeline/media/limits.py",
-            "pipeline/media/live-system.sh", "pipeline/media/live_server.py", "pipeline/media/live_system.py",
-            "pipeline/media/member.py", "pipeline/media/names.py", "pipeline/media/rootfs_tar.py",
-            "pipeline/media/squashfs.py",
-            "pipeline/media/tar_writer.py", "pipeline/recipes/live_rootfs.py",
+        sources=(
+            *SOURCES,
+            *in_repository(
+                "pipeline/debian/bytecode.py", "pipeline/debian/deb_file.py", "pipeline/media/disc.py",
+                "pipeline/media/disc_7zip.py", "pipeline/media/disc_libarchive.py", "pipeline/media/disc_pycdlib.py",
+                "pipeline/media/disc_tree.py", "pipeline/media/disc_volume.py", "pipeline/media/extents.py",
+                "pipeline/media/layers.py", "pipeline/media/live-system.sh", "pipeline/media/live_server.py",
+                "pipeline/media/live_system.py", "pipeline/media/squashfs.py", "pipeline/recipes/live_rootfs.py",
+            ),
         ),
         options={"source": source},
         tools=("mmdebstrap", "py:zstandard", "sqfs2tar", "tar"),

@@ -15,6 +15,7 @@ from distros.release import MediumKind, Release
 from pipeline.artifact import Artifact, Making
 from pipeline.media.archive import read_archive
 from pipeline.media.rootfs_tar import write_rootfs
+from pipeline.recipes.foreign_rootfs import SOURCES
 from pipeline.recipes.media import medium_path
 from pipeline.workspace import Cache, in_repository
 
@@ -36,11 +37,7 @@ def tarball_rootfs(release: Release, arch: Arch, cache: Cache) -> Artifact:
         cache=cache,
         targets=(cache.image(release.name, arch, "rootfs.tar.zst"),),
         inputs=(medium,),
-        sources=in_repository(
-            "pipeline/media/archive.py", "pipeline/media/decompression.py", "pipeline/media/installed_packages.py",
-            "pipeline/media/libarchive_binding.py", "pipeline/media/limits.py", "pipeline/media/names.py",
-            "pipeline/media/rootfs_tar.py", "pipeline/media/tar_writer.py", "pipeline/recipes/rootfs_tarball.py",
-        ),
+        sources=(*SOURCES, *in_repository("pipeline/recipes/rootfs_tarball.py")),
         tools=("py:zstandard",),
         make=make,
-    )  # fmt: skip
+    )

@@ -19,7 +19,7 @@ from pipeline import cpio
 from pipeline.appliance.boot import Appliance, Disk, Job, run_job
 from pipeline.elf import find_libraries, read_dynamic
 from pipeline.media.member import Member, MemberKind
-from pipeline.media.tar_writer import Status, TarWriter
+from pipeline.media.tar_writer import TarWriter
 from pipeline.run import require_program, run
 from pipeline.state import State
 from tests.fakes.kernels import COMPRESS, make_module, make_vmlinuz
@@ -204,18 +204,7 @@ def write_tar(members: Sequence[Member], output: Path) -> None:
     with output.open("wb") as stream:
         writer = TarWriter(stream)
         for member in members:
-            status = Status(member.mode, member.uid, member.gid, member.mtime)
-            match member.kind:
-                case MemberKind.FILE:
-                    writer.file(member.path, member.content, size=member.size, status=status, xattrs=member.xattrs)
-                case MemberKind.DIRECTORY:
-                    writer.directory(member.path, status=status, xattrs=member.xattrs)
-                case MemberKind.SYMLINK:
-                    writer.symlink(member.path, member.target, status=status, xattrs=member.xattrs)
-                case MemberKind.HARDLINK:
-                    writer.hardlink(member.path, member.target, status=status)
-                case _:
-                    pass  # a pipe: made by the plan
+            writer.member(member)  # no pipe: that is made by the plan
         writer.finish()
 
 
