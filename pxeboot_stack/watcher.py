@@ -1,4 +1,4 @@
-"""Keeps dnsmasq's reservations and names equal to the definitions.
+"""Keeps dnsmasq's reservations, names and leases in accord with the definitions.
 
 It polls: the directory is a 9p share, and a change made on the host raises no inotify event in the guest.
 """
@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 from contracts.lan import Lan
+from pxeboot_stack import leases
 from pxeboot_stack.definitions import DefinitionStore
 from pxeboot_stack.paths import RunFiles, host_shares, run_files
 from pxeboot_stack.publish import publish_text
 from pxeboot_stack.reservations import render_dhcp_hosts, render_dns_hosts
+from pxeboot_stack.services import LAN_INTERFACE
 
 _LOG = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two looks
@@ -40,7 +42,7 @@ class Watcher:
 
         The signal is kept until dnsmasq is there to get it: it may have read the old files while it started.
 
-        :raises OSError: if the files cannot be written; the next look tries again.
+        :raises OSError: if the files cannot be written, or dnsmasq cannot be told; the next look tries again.
         """
         machines = self._definitions.current().by_name.values()
         wanted = {
@@ -55,6 +57,8 @@ class Watcher:
             _LOG.info("reservations written for %d machines", len(machines))
         if self._signal_due and reload_dnsmasq(self._run.dnsmasq_pid):
             self._signal_due = False
+        if foreign := leases.find_foreign(leases.read_leases(self._run.leases), machines):
+            leases.release(foreign, server=self._lan.provisioner, interface=LAN_INTERFACE)
         return bool(changed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -89,6 +90,17 @@ def test_a_stranger_gets_an_address_of_the_pool_and_no_name(lab: Stack) -> None:
     assert int(stranger.address.rsplit(".", 1)[1]) >= 128
     assert lab.client.call(wire.dns, SERVER, "provisioner2.pvmlab.local") == []
     assert lab.client.ask(f"/ipxe?mac={STRANGER}").status == 404
+
+
+def test_an_address_goes_to_the_machine_that_has_it_now(lab: Stack) -> None:
+    assert lease(lab, MACHINE.mac).address == MACHINE.ip
+    (lab.settings.vms / f"{MACHINE.name}.json").unlink()
+    write_definition(lab.settings.vms, dataclasses.replace(LATER, ip=MACHINE.ip))
+    wait_until("web2 is known", lambda: knows(lab, LATER.name, MACHINE.ip))
+    wait_until("the old lease is gone", lambda: MACHINE.mac not in lab.files.leases.read_text())
+    assert lease(lab, LATER.mac).address == MACHINE.ip
+    assert lease(lab, MACHINE.mac).address not in (MACHINE.ip, LATER.ip)  # a stranger by now
+    assert f"{MACHINE.mac} gives back {MACHINE.ip}" in lab.text
 
 
 def test_names_are_known_before_any_lease(lab: Stack) -> None:
