@@ -20,6 +20,7 @@ _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}\Z")
 _DISTRO_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}\Z")
 _SOURCE_LINE = re.compile(r"deb [^\r\n]+\Z")
 _SSH_PUBLIC_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: [^\r\n]*)?\Z")
+MAX_FURTHER_NICS = 7
 _REPOSITORY = re.compile(r"https?://[A-Za-z0-9._~:/%+,=@-]+\Z")
 
 
@@ -49,6 +50,14 @@ class Installer(enum.StrEnum):
         return self is not Installer.PVMLAB
 
 
+class FirmwareKind(enum.StrEnum):
+    """What a machine's firmware is, and so how it asks for its boot program."""
+
+    UEFI = "uefi"  # PXE: DHCP, then TFTP
+    UEFI_HTTP = "uefi-http"  # UEFI HTTP boot: DHCP, then HTTP
+    BIOS = "bios"
+
+
 class AnswerFile(enum.StrEnum):
     """Whose answer file a distribution's own installer gets."""
 
@@ -76,11 +85,25 @@ class SshHostKey:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Nic:
+    """A further LAN card of a machine. :ivar ip: its reserved IPv4 address. :ivar ipv6: its reserved IPv6 address."""
+
+    mac: str
+    ip: str
+    ipv6: str = ""
+
+    def __post_init__(self) -> None:
+        _validate_card(self.mac, self.ip, self.ipv6)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class VmDefinition:
     """A target machine of the lab.
 
     :ivar mac: MAC address of its LAN card, lower case with colons.
-    :ivar ip: its reserved IPv4 address.
+    :ivar ip: its reserved IPv4 address. :ivar ipv6: its reserved IPv6 address, empty without one.
+    :ivar nics: its further LAN cards; it may boot from any of them.
+    :ivar firmware: what boots it.
     :ivar uuid: SMBIOS system UUID; also how we recognise its QEMU process.
     :ivar memory_mib: memory in MiB. :ivar disk_gib: disk size in GiB.
     :ivar user: the account made by cloud-init, with passwordless sudo and key login only.
@@ -97,6 +120,9 @@ class VmDefinition:
     distro: str
     mac: str
     ip: str
+    ipv6: str = ""
+    nics: tuple[Nic, ...] = ()
+    firmware: FirmwareKind = FirmwareKind.UEFI
     uuid: str
     cpus: int = 2
     memory_mib: int = 1024
@@ -115,9 +141,8 @@ class VmDefinition:
         if self.schema != SCHEMA:
             raise ValueError(f"schema {self.schema} is unknown, this version reads {SCHEMA}")
         validate_machine_name(self.name)
-        if normalize_mac(self.mac) != self.mac:
-            raise ValueError(f"mac {self.mac!r} must be written as {normalize_mac(self.mac)}")
-        ipaddress.IPv4Address(self.ip)
+        _validate_card(self.mac, self.ip, self.ipv6)
+        self._validate_cards()
         if str(uuid.UUID(self.uuid)) != self.uuid:
             raise ValueError(f"uuid {self.uuid!r} is not in its canonical form")
         if not _DISTRO_NAME.match(self.distro):
@@ -134,6 +159,22 @@ class VmDefinition:
         if self.answer_file is not AnswerFile.LAB and not self.installer.is_native:
             raise ValueError("answer_file is for a distribution's own installer, and installer is pvmlab")
 
+    @property
+    def cards(self) -> tuple[Nic, ...]:
+        """All its LAN cards, the first one first."""
+        return (Nic(mac=self.mac, ip=self.ip, ipv6=self.ipv6), *self.nics)
+
+    def _validate_cards(self) -> None:
+        if len(self.nics) > MAX_FURTHER_NICS:
+            raise ValueError(f"nics holds {len(self.nics)} cards, at most {MAX_FURTHER_NICS} are possible")
+        for what, values in (
+            ("MAC", [card.mac for card in self.cards]),
+            ("IPv4", [card.ip for card in self.cards]),
+            ("IPv6", [card.ipv6 for card in self.cards if card.ipv6]),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"two cards have the same {what} address")
+
     def _validate_sizes(self) -> None:
         for label, value, low, high in (
             ("cpus", self.cpus, 1, 255),
@@ -142,3 +183,11 @@ class VmDefinition:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{label} is {value}, allowed are {low} to {high}")
+
+
+def _validate_card(mac: str, ip: str, ipv6: str) -> None:
+    if normalize_mac(mac) != mac:
+        raise ValueError(f"mac {mac!r} must be written as {normalize_mac(mac)}")
+    ipaddress.IPv4Address(ip)
+    if ipv6 and str(ipaddress.IPv6Address(ipv6)) != ipv6:
+        raise ValueError(f"ipv6 {ipv6!r} must be written as {ipaddress.IPv6Address(ipv6)}")
