@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from cli.output import emit
 from contracts.arch import Arch
 from contracts.machine import Installer
+from lab.lab import Lab
+from lab.provisioner_record import ProvisionerMode, find_mode
 from pipeline.engine.lock import lock_wait
 from pipeline.errors import ExitCode, UsageError
 
@@ -19,7 +21,13 @@ _OUTPUTS = {"text": "table", "json": "json"}  # of a build, and what a plan is t
 
 
 class DoitArtifacts:
-    """Builds by the project's doit graph. Implements :class:`lab.journey.Artifacts`."""
+    """Builds by the project's doit graph. Implements :class:`lab.journey.Artifacts`.
+
+    :param mode: where the provisioner's services run; None for what the lab of the environment says.
+    """
+
+    def __init__(self, mode: ProvisionerMode | None = None) -> None:
+        self._mode = mode or find_mode(Lab.from_environment().home)
 
     def ensure_for(self, distro: str, arch: Arch, installer: Installer) -> None:
         """Build what an install of *distro* by *installer* needs.
@@ -32,6 +40,8 @@ class DoitArtifacts:
 
         require_release(distro, arch)
         tasks = graph.machine_tasks(distro, arch, installer)
+        if self._mode is ProvisionerMode.HOST:
+            tasks = [*self._provisioner_tasks(), *(task for task in tasks if not task.startswith("provisioner:"))]
         if unknown := [task for task in tasks if task not in graph.graph().artifacts]:
             raise UsageError(
                 f"{distro} cannot be installed on {arch} machines by {installer}",
@@ -45,10 +55,18 @@ class DoitArtifacts:
 
         :raises PvmlabError: if a recipe fails.
         """
-        from lab.provisioner import ARCH
         from pipeline.recipes import build
 
-        build.ensure([f"provisioner:{ARCH}"])
+        build.ensure(self._provisioner_tasks())
+
+    def _provisioner_tasks(self) -> list[str]:
+        """Return the tasks of what the provisioner is made from; in host mode, of all network boot programs."""
+        from lab.provisioner import ARCH
+        from pipeline.recipes.graph import graph
+
+        if self._mode is ProvisionerMode.HOST:
+            return [name for name in graph().artifacts if name.startswith("ipxe:")]
+        return [f"provisioner:{ARCH}"]
 
 
 def select(words: Sequence[str]) -> list[str]:

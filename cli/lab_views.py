@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from cli.output import emit
@@ -36,6 +37,7 @@ def _status_table(view: LabView, artifacts: dict[str, str]) -> list[Sequence[str
     served = view.provisioner
     services = f"services {served.services}" if served.services else "no services"
     port = f"ssh on 127.0.0.1:{served.ssh_port}" if served.ssh_port else "never started"
+    port = "host mode" if served.mode == "host" else port
     return [
         ("WHAT", "STATE", "DETAILS"),
         ("home", "", view.home),
@@ -43,22 +45,39 @@ def _status_table(view: LabView, artifacts: dict[str, str]) -> list[Sequence[str
         ("accelerator", view.accelerator, view.accelerator_reason),
         ("network", "running" if view.network_running else "off", view.subnet),
         ("provisioner", served.state.value, f"{services}, {served.ip}, {port}" if served.created else "not created"),
-        *((machine.name, machine.state.value, _machine_details(machine)) for machine in view.machines),
+        *((machine.name, _state(machine), _machine_details(machine)) for machine in view.machines),
+        *([("strangers", "seen", f"{', '.join(view.strangers[:5])}; ./pvmlab vm.adopt lists them")]
+          if view.strangers else []),
         *((name, "built" if state == "built" else "to build", "" if state == "built" else state)
           for name, state in artifacts.items()),
     ]  # fmt: skip
 
 
 def _machine_row(machine: TargetView) -> Sequence[str]:
-    install = machine.fault or _install(machine)
-    return machine.name, machine.state.value, install, machine.distro, machine.arch, machine.ip, machine.mac
+    install = machine.fault or "; ".join(filter(None, (_install(machine), machine.served)))
+    return machine.name, _state(machine), install, machine.distro, machine.arch, machine.ip, machine.mac
 
 
 def _machine_details(machine: TargetView) -> str:
     if machine.fault:
         return machine.fault
-    return f"{_install(machine)}, {machine.distro}, {machine.ip}; {machine.ssh}"
+    details = f"{_install(machine)}, {machine.distro}, {machine.ip}; {machine.ssh}"
+    seen = f"last seen {_ago(machine.last_time)} ago: {machine.last_event}" if machine.last_event else ""
+    return "; ".join(filter(None, (details, machine.served, machine.diagnosis or seen)))
+
+
+def _state(machine: TargetView) -> str:
+    return machine.state.value if machine.managed else "adopted"
 
 
 def _install(machine: TargetView) -> str:
-    return f"{machine.install} {machine.percent} %" if machine.install.startswith("installing") else machine.install
+    install = f"{machine.install} {machine.percent} %" if machine.install.startswith("installing") else machine.install
+    return f"{install}, {machine.ordered} ordered" if machine.ordered else install
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0, round(time.time() - moment))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -10,8 +10,9 @@ from typing import TypeVar
 from cli.builds import DoitArtifacts
 from cli.confirm import require_yes
 from cli.output import say
+from cli.render_verbs import require_templates
 from contracts.arch import Arch
-from contracts.machine import DiskBus, Installer
+from contracts.machine import DiskBus, FirmwareKind, Installer
 from contracts.names import PROVISIONER_NAME
 from lab import journey, provisioner, ssh, target
 from lab.console_logs import choose_log, follow_log, read_log
@@ -19,6 +20,7 @@ from lab.lab import Lab
 from lab.machine import Machine
 from lab.native import OwnAnswers, native_installer, read_answers
 from lab.progress import open_reporter
+from lab.provisioner_record import ProvisionerMode, find_mode
 from lab.sizes import parse_size
 from lab.store import DefinitionStore, MachineRequest
 from pipeline.errors import ConflictError, UsageError
@@ -28,7 +30,7 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 def create(  # noqa: PLR0913 (one argument for each option)
     name: str, *, distro: str, arch: str, cpus: int, memory: str, disk_size: str, disk_bus: str, ip: str, mac: str,
-    installer: str = "", answer_file: str = "",
+    firmware: str = "uefi", installer: str = "", answer_file: str = "",
 ) -> None:  # fmt: skip
     """Create a target.
 
@@ -37,8 +39,9 @@ def create(  # noqa: PLR0913 (one argument for each option)
     """
     machine_arch, answers = _choice(Arch, arch, "--arch"), read_answers(Path(answer_file)) if answer_file else None
     kind = _installer(installer, distro, machine_arch, answers)
+    lab = Lab.from_environment()
     definition = target.create(
-        Lab.from_environment(),
+        lab,
         MachineRequest(
             name=name,
             distro=distro,
@@ -47,11 +50,13 @@ def create(  # noqa: PLR0913 (one argument for each option)
             memory_mib=parse_size(memory, unit="m", option="--memory"),
             disk_gib=parse_size(disk_size, unit="g", option="--disk-size"),
             disk_bus=_choice(DiskBus, disk_bus, "--disk-bus"),
+            firmware=_choice(FirmwareKind, firmware, "--firmware"),
             ip=ip or None,
             mac=mac or None,
             installer=kind,
             answers=answers,
         ),
+        check=lambda planned: require_templates(lab, planned),
     )
     if answers is not None and kind is Installer.AUTOINSTALL and not answers.tells_its_end:
         say(f"{answer_file} does not seem to report its end to the lab: see docs/reference/answer-files.md")
@@ -62,6 +67,7 @@ def start(name: str, *, wait: bool, timeout: float | None) -> None:
     """Start a target. :raises PvmlabError: if it does not come up."""
     lab = Lab.from_environment()
     definition = DefinitionStore(lab).load(name)
+    require_templates(lab, definition)
     with open_reporter() as reporter:
         journey.start(lab, definition, reporter=reporter, artifacts=DoitArtifacts(), wait=wait, timeout=timeout)
 
@@ -113,11 +119,17 @@ def clean_machine(name: str, *, yes: bool) -> None:
     say(f"removed {name}")
 
 
-def create_provisioner() -> None:
-    """Make the provisioner. :raises PvmlabError: if its artifacts cannot be built."""
-    DoitArtifacts().ensure_provisioner()
-    made = provisioner.create(Lab.from_environment())
-    say("created the provisioner; ./pvmlab provisioner.start" if made else "the provisioner is there already")
+def create_provisioner(mode: str = "") -> None:
+    """Make the provisioner.
+
+    :param mode: ``vm`` or ``host``; nothing for what it is already, or else ``vm``.
+    :raises UsageError: for another *mode*. :raises PvmlabError: if its artifacts cannot be built.
+    """
+    lab, wanted = Lab.from_environment(), _choice(ProvisionerMode, mode, "--mode") if mode else None
+    DoitArtifacts(wanted).ensure_provisioner()
+    made, chosen = provisioner.create(lab, wanted), find_mode(lab.home)
+    what = f"the provisioner ({chosen} mode)"
+    say(f"created {what}; ./pvmlab provisioner.start" if made else f"{what} is there already")
 
 
 def start_provisioner() -> None:

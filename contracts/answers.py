@@ -1,6 +1,6 @@
 """Answer files: what the distributions' own installers are told instead of asking a person.
 
-The boot handler serves them at ``/answers/<name>/<document>``. A person's own file lies beside the machine's
+The boot handler serves them below the machine's token (contracts.tokens). A person's own file lies beside the machine's
 definition, as ``$PVMLAB_HOME/vms/<name>.answers``.
 """
 
@@ -48,6 +48,9 @@ MEMORY_BESIDES_MIB = 2048
 """Memory that such an installer needs beside that file."""
 
 
-def answers_path(name: str) -> str:
-    """URL path of a machine's answer documents, with the final slash that NoCloud wants."""
+def stable_answers_path(name: str) -> str:
+    """URL path that stands for a machine's answer documents in a person's own file.
+
+    Nothing is served there: in what the machine gets, the path with its token is in its place.
+    """
     return f"/answers/{name}/"

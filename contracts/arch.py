@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 import platform
 
+BIOS_BINARY = "undionly.kpxe"  # iPXE that uses the network card by its firmware's driver (UNDI)
+BIOS_CLIENT_ARCHITECTURE = 0  # DHCP option 93
+
 
 class Arch(enum.StrEnum):
     """An architecture, by the kernel's name (``uname -m``)."""
@@ -45,3 +48,8 @@ class Arch(enum.StrEnum):
     def dhcp_client_architectures(self) -> tuple[int, ...]:
         """The DHCP option 93 codes of its UEFI firmware (RFC 4578; 9 is the obsolete code for x86-64)."""
         return {Arch.X86_64: (7, 9), Arch.AARCH64: (11,)}[self]
+
+    @property
+    def http_client_architecture(self) -> int:
+        """The DHCP option 93 code of its UEFI firmware when it boots by HTTP (IANA, processor architecture types)."""
+        return {Arch.X86_64: 16, Arch.AARCH64: 19}[self]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import types
 import typing
@@ -53,7 +54,7 @@ def loads(cls: type[T], text: str | bytes) -> T:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:  # includes UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError; nested without end
         raise DocumentError(cls.__name__, [f"not JSON: {error}"]) from None
     return decode(cls, data)
 
@@ -113,18 +114,25 @@ def _decode_tuple(item: Any, data: Any, path: str, faults: list[str]) -> Any:
     return tuple(_decode(item, value, f"{path}[{index}]", faults) for index, value in enumerate(data))
 
 
+@functools.cache
+def _shape(cls: type) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    """Return the types and the fields of a dataclass by name. Evaluating annotations costs more than all the rest."""
+    return typing.get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls)}
+
+
 def _decode_dataclass(cls: type, data: Any, path: str, faults: list[str]) -> Any:
     where = path or "document"
     if not isinstance(data, dict):
         faults.append(f"{where}: expected an object, found {type(data).__name__}")
         return None
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints, fields = _shape(cls)
     before = len(faults)
     faults.extend(f"{where}: unknown key {key!r}" for key in data if key not in fields)
     values = {}
     for name, field in fields.items():
-        if name in data:
+        if name in data and type(data[name]) is hints[name]:  # most are plain values: the quick way
+            values[name] = data[name]
+        elif name in data:
             values[name] = _decode(hints[name], data[name], f"{path}.{name}" if path else name, faults)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(f"{where}: missing key {name!r}")

@@ -1,4 +1,6 @@
-"""What the boot handler tells the installer: kernel arguments, URL paths and ``GET /config/<mac>``."""
+"""What the boot handler tells the installer: kernel arguments, and its configuration.
+
+The URL paths are in :mod:`contracts.tokens`."""
 
 from __future__ import annotations
 
@@ -16,21 +18,6 @@ ARG_MAC = "pvmlab.mac"  # MAC of the card the machine booted from: the installer
 ARG_MODE = "pvmlab.mode"  # "install" (default) or "shell"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-
-
-def config_path(mac: str) -> str:
-    """URL path of a machine's :class:`InstallerConfig`."""
-    return f"/config/{mac}"
-
-
-def report_path(mac: str) -> str:
-    """URL path to which the installer posts its :class:`contracts.report.Report`."""
-    return f"/report/{mac}"
-
-
-def seed_path(name: str) -> str:
-    """URL path of a machine's NoCloud documents, with the final slash that NoCloud wants."""
-    return f"/cloud-init/{name}/"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +47,8 @@ class InstallerConfig:
     """Everything the installer needs to know about the machine it runs on.
 
     :ivar disk: device to install to, as ``/dev/nvme0n1``. It is wiped.
+    :ivar initrd_tree: what the installer's initrd must have unpacked to, see :mod:`contracts.payload`.
+    :ivar modules_tree: the same of the modules.
     :ivar seed_url: base URL of the NoCloud documents, ends in a slash.
     :ivar report_url: where to post reports.
     :ivar domain: DNS domain, for ``/etc/hosts``.
@@ -74,6 +63,8 @@ class InstallerConfig:
     domain: str
     disk: str
     rootfs: RootfsSource
+    initrd_tree: str
+    modules_tree: str
     seed_url: str
     report_url: str
     kernel_args: tuple[str, ...]
@@ -86,5 +77,8 @@ class InstallerConfig:
         normalize_mac(self.mac)
         if self.disk not in {bus.device for bus in DiskBus}:
             raise ValueError(f"disk {self.disk!r} is not one the lab attaches")
+        for digest in (self.initrd_tree, self.modules_tree):
+            if not _SHA256.match(digest):
+                raise ValueError(f"{digest!r:.80} is not a SHA-256 digest in lower-case hex")
         if not self.seed_url.endswith("/"):
             raise ValueError("seed_url must end in a slash")

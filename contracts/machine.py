@@ -111,6 +111,7 @@ class VmDefinition:
     :ivar repository: base URL of the packages that its own installer takes; empty if it needs none, or has
         ``package_sources``.
     :ivar answer_file: what its own installer is told; a person's file is beside the definition (contracts.answers).
+    :ivar managed: False for a machine that the lab does not run itself: it was adopted.
     :ivar reboot_on_success: False leaves the installer's shell on the console after an install.
     """
 
@@ -135,6 +136,7 @@ class VmDefinition:
     installer: Installer = Installer.PVMLAB
     repository: str = ""
     answer_file: AnswerFile = AnswerFile.LAB
+    managed: bool = True
     reboot_on_success: bool = True
 
     def __post_init__(self) -> None:
@@ -143,6 +145,8 @@ class VmDefinition:
         validate_machine_name(self.name)
         _validate_card(self.mac, self.ip, self.ipv6)
         self._validate_cards()
+        if self.firmware is FirmwareKind.BIOS and self.arch is not Arch.X86_64:
+            raise ValueError(f"firmware bios is of x86_64 machines only, and arch is {self.arch}")
         if str(uuid.UUID(self.uuid)) != self.uuid:
             raise ValueError(f"uuid {self.uuid!r} is not in its canonical form")
         if not _DISTRO_NAME.match(self.distro):

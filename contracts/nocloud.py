@@ -7,15 +7,33 @@ JSON, which is YAML (1.2, and what PyYAML's loader accepts), so no YAML writer i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.lan import Lan
 from contracts.machine import VmDefinition
 
+_NOT_ASCII = re.compile(r"[\x7f-\uffff]")
+
+
+def dump_yaml(data: Any, *, indent: int | None = None) -> str:
+    """Return *data* as text that is JSON and YAML at once.
+
+    JSON's own form with escapes is not: it writes a character beyond U+FFFF as two escapes, which YAML's readers refuse
+    or take for two. So such a character stands as it is, and every other that is not ASCII as its one escape: as it is,
+    some of them would end a line in YAML. Half of such a pair, which is no character, becomes U+FFFD.
+    """
+    text = json.dumps(data, indent=indent, sort_keys=True, ensure_ascii=False)
+    return _NOT_ASCII.sub(lambda match: _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    return "\\ufffd" if "\ud800" <= character <= "\udfff" else f"\\u{ord(character):04x}"
+
 
 def _yaml(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2, sort_keys=True) + "\n"
+    return dump_yaml(data, indent=2) + "\n"
 
 
 def render_meta_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001 (one signature for all four documents)
@@ -65,22 +83,25 @@ def _package_sources(machine: VmDefinition) -> dict[str, Any]:
 
 
 def render_network_config(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001
-    """Return ``network-config`` version 2: DHCP on the card with the machine's MAC, identified by that MAC."""
-    return _yaml(
-        {
-            "version": 2,
-            "ethernets": {
-                "lan0": {
-                    "match": {"macaddress": machine.mac},
-                    "set-name": "lan0",
-                    "dhcp4": True,
-                    "dhcp-identifier": "mac",
-                    # systemd-resolved asks a DNS server for names in .local only if the server's domain is said so
-                    "dhcp4-overrides": {"use-domains": True},
-                }
-            },
+    """Return ``network-config`` version 2: DHCP on each card, found by its MAC and identified by it.
+
+    Nobody waits for the further cards: a machine is up when its first one is.
+    """
+    ethernets = {
+        f"lan{number}": {
+            "match": {"macaddress": card.mac},
+            "set-name": f"lan{number}",
+            "dhcp4": True,
+            "dhcp-identifier": "mac",
+            # systemd-resolved asks a DNS server for names in .local only if the server's domain is said so.
+            # As text: cloud-init's schema takes no boolean here.
+            "dhcp4-overrides": {"use-domains": "true"},
+            **({"dhcp6": True} if card.ipv6 else {}),
+            **({"optional": True} if number else {}),
         }
-    )
+        for number, card in enumerate(machine.cards)
+    }
+    return _yaml({"version": 2, "ethernets": ethernets})
 
 
 def render_vendor_data(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001

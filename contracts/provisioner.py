@@ -25,6 +25,7 @@ def render_provisioner_env(lan: Lan, boot_id: str) -> str:
         raise ValueError(f"boot id {boot_id!r} is not 8 to 64 lower-case hex digits")
     return (
         f"LAN_ADDRESS={lan.provisioner_interface}\n"
+        f"LAN_ADDRESS_IPV6={lan.provisioner_interface_ipv6}\n"  # empty without IPv6
         f"LAN_SUBNET={lan.subnet}\n"
         f"PROVISIONER_IP={lan.provisioner}\n"
         f"BOOT_ID={boot_id}\n"

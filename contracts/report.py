@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from contracts.timeline import Event
+
 MAX_REPORT_BYTES = 64 * 1024  # the boot handler refuses longer bodies
 MAX_REPORT_LINES = 40
-MAX_EVENTS = 200  # of one machine's timeline; the oldest go first
+MAX_TRANSITIONS = 60  # of one machine that are kept with its state; the oldest go first
 
 
 class Phase(enum.StrEnum):
@@ -37,7 +39,7 @@ class Outcome(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """One ``POST /report/<mac>`` body.
+    """The body of one ``POST`` to :func:`contracts.tokens.report_path`.
 
     :ivar percent: of the whole install, 0 to 100.
     :ivar message: one line for people, what is going on or what went wrong.
@@ -65,17 +67,7 @@ class InstallState(enum.StrEnum):
     INSTALLING = "installing"
     INSTALLED = "installed"
     FAILED = "failed"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Event:
-    """One line of a machine's timeline.
-
-    :ivar time: seconds since the epoch.
-    """
-
-    time: float
-    text: str
+    RESCUE = "rescue"  # the installer's shell was booted, as ordered; the disk is as it was
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +76,10 @@ class MachineStatus:
 
     :ivar uuid: the definition's UUID: a machine deleted and made again under its old name starts afresh.
     :ivar installs: how many installs were completed.
+    :ivar order: the id of the last order that was carried out (:mod:`contracts.orders`), or nothing.
+    :ivar resume: in the state rescue, the state that comes back with the next boot.
     :ivar updated: seconds since the epoch of the last change.
+    :ivar events: the changes of its state; all else is in its :class:`contracts.timeline.Timeline`.
     """
 
     schema: int = 1
@@ -96,5 +91,7 @@ class MachineStatus:
     message: str = ""
     lines: tuple[str, ...] = ()
     installs: int = 0
+    order: str = ""
+    resume: InstallState | None = None
     updated: float = 0.0
     events: tuple[Event, ...] = ()

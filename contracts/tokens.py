@@ -34,3 +34,18 @@ def seed_path(token: str) -> str:
 def answers_path(token: str) -> str:
     """URL path of a machine's answer documents, with the final slash that autoinstall wants."""
     return f"{machine_path(token)}answers/"
+
+
+def ignition_path(token: str) -> str:
+    """URL path of a machine's Ignition configuration, for the kernel argument ``ignition.config.url``."""
+    return f"{machine_path(token)}ignition"
+
+
+PLACEHOLDER = "TOKEN"
+"""What stands where a token would, in documents that are shown to people or only tried out. No token looks like it."""
+_IN_PATH = re.compile(r"(/m/)[0-9a-f]{32}(?![0-9a-f])")
+
+
+def mask(text: str) -> str:
+    """Return *text* without the tokens of the URLs in it: for logs, consoles and timelines."""
+    return _IN_PATH.sub(rf"\1{PLACEHOLDER}", text)

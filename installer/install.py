@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.install import InstallerConfig
 from contracts.report import Phase
-from installer import bootloader, configuration, disk, network, seed, setup, system
+from installer import bootloader, configuration, disk, network, payload, seed, setup, system
 from installer.errors import InstallError
 from installer.kernel_arguments import KernelArguments
 from installer.progress import Progress
@@ -22,12 +22,14 @@ def install(arguments: KernelArguments, progress: Progress) -> InstallerConfig:
 
     :raises InstallError: if a phase fails; *progress* knows which.
     """
+    unpacked = payload.start_measuring(Path("/"))
     progress.begin(Phase.NETWORK, f"bringing up {arguments.mac}")
     progress.say(network.configure(arguments.mac))
 
     progress.begin(Phase.CONFIGURATION, f"asking {arguments.config_url}")
     config = configuration.load(arguments)
     progress.url = config.report_url
+    progress.say(payload.verify(unpacked, config))
 
     progress.begin(Phase.SEED, f"fetching {config.seed_url}")
     documents = seed.load(config.seed_url)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from urllib.parse import urljoin
 
-from contracts.install import ARG_CONFIG_URL, ARG_MAC, report_path
+from contracts.install import ARG_CONFIG_URL, ARG_MAC
 from contracts.names import normalize_mac
+from contracts.tokens import mask
 from installer.errors import InstallError
 
 
@@ -19,8 +20,8 @@ class KernelArguments:
 
     @property
     def report_url(self) -> str:
-        """Where to report until the configuration says so: the place it has on the server that has that."""
-        return urljoin(self.config_url, report_path(self.mac))
+        """Where to report until the configuration says so: beside it (contracts.tokens)."""
+        return urljoin(self.config_url, "report")
 
 
 def parse(cmdline: str) -> KernelArguments:
@@ -37,5 +38,5 @@ def parse(cmdline: str) -> KernelArguments:
     except ValueError as error:
         raise InstallError(f"{ARG_MAC}: {error}") from None
     if not values[ARG_CONFIG_URL].startswith("http://"):
-        raise InstallError(f"{ARG_CONFIG_URL}: {values[ARG_CONFIG_URL]!r} is not an http URL")
+        raise InstallError(f"{ARG_CONFIG_URL}: {mask(values[ARG_CONFIG_URL])!r} is not an http URL")
     return KernelArguments(mac, values[ARG_CONFIG_URL])

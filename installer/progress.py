@@ -1,6 +1,7 @@
 """Telling people how far the install is: lines on the console, reports to the boot handler.
 
-Reports are best effort. An install must not fail, or wait for long, because nobody listens.
+Reports are best effort. An install must not fail, or wait for long, because nobody listens. The token of the machine's
+URLs is in none of it: consoles and reports are kept.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from contracts import document
 from contracts.report import MAX_REPORT_LINES, Outcome, Phase, Report
+from contracts.tokens import mask
 from installer import client
 from installer.errors import InstallError
 
@@ -75,7 +77,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line on the console."""
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._write(f"pvmlab [{uptime:7.2f}] {text}\n")
+        self._write(f"pvmlab [{uptime:7.2f}] {mask(text)}\n")
 
     def done(self, message: str) -> None:
         """Say that the install is done."""
@@ -87,7 +89,7 @@ class Progress:
         """Say that the phase failed, why, and the last lines of what failed."""
         self.say(f"FAILED in phase {self.phase}: {error.cause}")
         for line in error.lines:
-            self._write(f"  | {line}\n")
+            self._write(f"  | {mask(line)}\n")
         self._insist(Outcome.FAILED, error.cause, error.lines)
 
     def _insist(self, outcome: Outcome, message: str, lines: Sequence[str] = ()) -> None:
@@ -117,7 +119,7 @@ class Progress:
 
 
 def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in line[:_LINE_LENGTH])
+    return "".join(char if char.isprintable() else "?" for char in mask(line)[:_LINE_LENGTH])
 
 
 def write_console(text: str) -> None:

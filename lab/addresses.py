@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import socket
 from collections.abc import Collection
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Network
 
-from contracts.lan import Lan
+from contracts.lan import IPV6_PREFIX, Lan
 from pipeline.errors import ConflictError, UsageError
 
 LOOPBACK = "127.0.0.1"
@@ -23,6 +23,20 @@ def derive_mac(identity: str, name: str, *, card: str = "lan") -> str:
     """
     digits = hashlib.sha256(f"{identity}/{name}/{card}".encode()).hexdigest()[:6]
     return ":".join(["52", "54", "00", digits[:2], digits[2:4], digits[4:]])
+
+
+def derive_ipv6_subnet(identity: str) -> str:
+    """Return the unique local /64 of a lab: the same *identity* always gives the same one.
+
+    RFC 4193, section 3.1: ``fd``, a global identifier of 40 bits that hardly two sites share, a subnet of 16 bits (0).
+    """
+    digits = hashlib.sha256(f"{identity}/ula".encode()).hexdigest()[:10]
+    return str(IPv6Network(f"fd{digits[:2]}:{digits[2:6]}:{digits[6:]}::/{IPV6_PREFIX}"))
+
+
+def ipv6_of(lan: Lan, ip: str) -> str:
+    """Return the IPv6 address of the machine with the address *ip*; empty in a network without IPv6."""
+    return str(lan.ipv6_of(IPv4Address(ip)) or "")
 
 
 def choose_address(lan: Lan, taken: Collection[str]) -> str:
@@ -49,7 +63,7 @@ def require_reservable(lan: Lan, text: str) -> str:
     except AddressValueError as error:
         raise UsageError(f"{text!r} is not an IPv4 address", details=str(error)) from None
     if not lan.is_reservable(address):
-        first, last = lan.provisioner + 1, lan.pool[0] - 1
+        first, last = lan.network[2], lan.last_reservable
         raise UsageError(
             f"{address} cannot be a machine's address in {lan.subnet}", resolution=f"choose one of {first} to {last}"
         )

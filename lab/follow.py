@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from contracts.machine import AnswerFile, Installer, VmDefinition
 from contracts.names import PROVISIONER_NAME
 from contracts.report import InstallState, MachineStatus, Phase
-from lab import provisioner, ssh, target
+from lab import orders, provisioner, ssh, target
+from lab.diagnosis import diagnose, where
+from lab.events import read_events
 from lab.lab import Lab
 from lab.progress import Reporter
 from lab.provisioner import ProvisionerState
@@ -110,6 +112,8 @@ class Follower:
     def wait_for_install(self) -> None:
         """Return when the target is installed: at once, if it was before.
 
+        One that is ordered to be installed once more is waited for, too.
+
         :raises InstallFailedError: if the install fails. :raises MachineEndedError: if a QEMU ends.
         :raises WaitTimeoutError: if nothing moves for too long, with a diagnosis.
         """
@@ -120,11 +124,11 @@ class Follower:
             if status != seen:
                 seen, quiet = status, self._limit(self._pace.silence)
                 self._tell(status)
-            if status.state is InstallState.INSTALLED:
+            if status.state is InstallState.INSTALLED and orders.find_due(self.lab, self.definition, status) is None:
                 return
             if status.state is InstallState.FAILED:
                 raise InstallFailedError(status, console=self._logs_command)
-            self._require_alive(f"during its install ({_where(status)})")
+            self._require_alive(f"during its install ({where(status)})")
             if death := find_death(self._console(50)):
                 raise MachineEndedError(
                     f"the install of {self._name} died without a report: {death}",
@@ -132,6 +136,19 @@ class Follower:
                     resolution=f"{self._logs_command} shows its whole console; ./pvmlab vm.stop {self._name} --force, "
                     "then the same command again, begins a new install",
                 )
+            if quiet.passed:
+                raise self._timeout(self._diagnose(status), quiet)
+            time.sleep(_POLL)
+
+    def wait_for_rescue(self) -> None:
+        """Return when the target was sent into its rescue shell, as ordered.
+
+        :raises MachineEndedError: if a QEMU ends. :raises WaitTimeoutError: if it does not ask for its script.
+        """
+        quiet = self._limit(self._pace.silence)
+        self.reporter.show(f"{self._name}: firmware starts, then asks the network")
+        while (status := target.read_status(self.lab, self.definition)).state is not InstallState.RESCUE:
+            self._require_alive("before it came to its rescue shell")
             if quiet.passed:
                 raise self._timeout(self._diagnose(status), quiet)
             time.sleep(_POLL)
@@ -216,10 +233,10 @@ class Follower:
             )
         if not self.lab.provisioner.is_running():
             raise MachineEndedError(
-                "the provisioner's QEMU ended",
+                f"the provisioner's {self.lab.provisioner.runs} ended",
                 details="\n".join(self.lab.provisioner.serial_tail(_TAIL)),
                 resolution="the same command again starts it; "
-                f"./pvmlab vm.logs {PROVISIONER_NAME} --which=qemu shows QEMU's own words",
+                f"./pvmlab vm.logs {PROVISIONER_NAME} --which=qemu shows its own words",
             )
         said = provisioner.find_announcement(self.lab)
         if said is not None and said.state is ProvisionerState.FAILED:
@@ -244,7 +261,8 @@ class Follower:
     def _diagnose(self, status: MachineStatus) -> str:
         asks = self.definition.installer.is_native and status.state is InstallState.INSTALLING
         hint = "; it may ask something that its answer file does not answer" if asks else ""
-        return diagnose(status, self._console(200)) + hint
+        events = read_events(self.lab, self.definition, status)
+        return diagnose(status, events, now=time.time(), console=self._console(200)) + hint
 
     def _timeout(self, brief: str, limit: Deadline) -> WaitTimeoutError:
         return WaitTimeoutError(
@@ -279,21 +297,6 @@ class Follower:
         return f"./pvmlab vm.logs {self._name}"
 
 
-def diagnose(status: MachineStatus, console: Sequence[str]) -> str:
-    """Return in words why an install does not move, from its last status and the machine's console."""
-    name = status.name
-    if status.state is InstallState.BOOTING:
-        return f"{name} fetched its boot script, and its installer has not reported since"
-    if status.state is InstallState.INSTALLING:
-        return f"the installer of {name} fell silent in {_where(status)}"
-    text = "\n".join(console)
-    if "iPXE" in text:
-        return f"{name} runs iPXE, and has not fetched a boot script: HTTP to the provisioner does not work"
-    if "Start PXE" in text:
-        return f"{name} asked by PXE and got no boot program: DHCP or TFTP of the provisioner does not answer"
-    return f"{name} never asked the network to boot: its firmware did not get as far as PXE"
-
-
 def find_death(console: Sequence[str]) -> str | None:
     """Return the line that says that the machine's kernel or installer died without a report, or None."""
     return next((line for line in console if any(word in line for word in _DEATHS)), None)
@@ -305,9 +308,3 @@ def parse_result(text: str) -> list[str]:
         return [str(error) for error in json.loads(text)["v1"]["errors"]]
     except (ValueError, KeyError, TypeError):
         return [f"its result cannot be read: {text[:200]!r}"]
-
-
-def _where(status: MachineStatus) -> str:
-    if status.phase is None:
-        return status.state.value
-    return f"phase {status.phase.number} of {len(Phase)}, {status.phase}, at {status.percent} %"

@@ -16,8 +16,9 @@ from typing import Protocol
 from contracts.arch import Arch
 from contracts.machine import Installer, VmDefinition
 from contracts.names import PROVISIONER_NAME
+from contracts.orders import OrderKind
 from contracts.report import InstallState
-from lab import provisioner, ssh, target
+from lab import orders, provisioner, ssh, target
 from lab.follow import PACES, Follower
 from lab.lab import Lab
 from lab.machine import StopOutcome
@@ -83,8 +84,9 @@ def start(
     """Start a target, and the provisioner before it if that is off.
 
     :param wait: return when one can log in, not when its machine runs.
-    :raises ConflictError: if it runs already (without *wait*).
+    :raises ConflictError: if it runs already (without *wait*), or is not the lab's to run.
     """
+    target.require_managed(definition)  # before anything is built for it
     if not wait and lab.machine(definition.name).is_running():
         raise ConflictError(f"{definition.name} is already running", resolution=ssh.login_hint(definition.name))
     artifacts.ensure_for(definition.distro, definition.arch, definition.installer)
@@ -125,8 +127,9 @@ def clean(lab: Lab, *, reporter: Reporter, with_keys: bool) -> None:
         ssh.write_files(lab, None)
     if with_keys:
         _remove_folders(lab.home.vms, lab.home.config, lab.home.ssh, lab.home.run)
-        with contextlib.suppress(OSError):  # something else is in it, or it was never made
-            lab.home.root.rmdir()
+        for folder in (lab.home.templates, lab.home.root):
+            with contextlib.suppress(OSError):  # something of a person's is in it, or it was never made
+                folder.rmdir()
 
 
 @dataclasses.dataclass
@@ -141,6 +144,7 @@ class _Start:
     def run(self, *, wait: bool = True) -> None:
         """Go all the way that is left."""
         begun = time.monotonic()
+        self._require_obedience()
         accelerator = self.lab.accelerator(self.definition.arch)
         follower = self._follower(accelerator)
         if wait and self._is_all_up(follower):
@@ -153,9 +157,28 @@ class _Start:
             if not wait:
                 self.reporter.say(f"{self._name} runs; ./pvmlab vm.start {self._name} --wait follows it to a login")
                 return
-            self._follow(follower)
+            has_login = self._follow(follower)
         took = time.monotonic() - begun
+        if not has_login:
+            shell = self.lab.machine(self._name).serial_socket
+            self.reporter.say(f"{self._name} boots its rescue shell after {took:.0f} s; {shell} is its console")
+            return
         self.reporter.say(f"{self._name} is up after {took:.0f} s; {ssh.login_hint(self._name)} goes in")
+
+    def _require_obedience(self) -> None:
+        """Check that an order for the target can be carried out: running from its disk, it does not ask for any.
+
+        :raises ConflictError: if not.
+        """
+        if not self.lab.machine(self._name).is_running():
+            return
+        status = target.read_status(self.lab, self.definition)
+        due = orders.find_due(self.lab, self.definition, status)
+        if due is not None and status.state is InstallState.INSTALLED:
+            raise ConflictError(
+                f"{self._name} runs from its disk, and a {due.kind} is ordered, for which it has to boot anew",
+                resolution=f"./pvmlab vm.stop {self._name}, then the same command again",
+            )
 
     def _follower(self, accelerator: Accelerator) -> Follower:
         usual = PACES[self.definition.installer].total * accelerator.patience
@@ -191,9 +214,14 @@ class _Start:
         if early:
             _wait_for_provisioner(self.lab, self.reporter, deadline)
 
-    def _follow(self, follower: Follower) -> None:
-        installed = target.read_status(self.lab, self.definition).state is InstallState.INSTALLED
-        if not installed:
+    def _follow(self, follower: Follower) -> bool:
+        """Follow the target to what it was started for; tell whether one can log in there."""
+        status = target.read_status(self.lab, self.definition)
+        due = orders.find_due(self.lab, self.definition, status)
+        if due is not None and due.kind is OrderKind.RESCUE:
+            follower.wait_for_rescue()
+            return False
+        if status.state is not InstallState.INSTALLED or due is not None:
             follower.wait_for_install()
             self.reporter.say(f"{self._name}: installed")
         follower.wait_for_login()
@@ -201,6 +229,7 @@ class _Start:
         if follower.has_cloud_init():
             follower.wait_for_cloud_init()
             self.reporter.say(f"{self._name}: cloud-init has finished")
+        return True
 
     @property
     def _name(self) -> str:
@@ -223,7 +252,7 @@ def ensure_provisioner_runs(lab: Lab, accelerator: Accelerator, *, reporter: Rep
             reporter.say("created the provisioner")
         with starting(PROVISIONER_NAME):
             provisioner.start(lab, accelerator)
-    reporter.say(f"provisioner started ({accelerator.kind}: {accelerator.reason})")
+    reporter.say(f"provisioner started ({provisioner.describe_start(lab, accelerator)})")
 
 
 @contextlib.contextmanager

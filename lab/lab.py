@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import secrets
+from pathlib import Path
 
 from contracts import document
 from contracts.arch import Arch
@@ -13,9 +13,12 @@ from contracts.document import DocumentError
 from contracts.lan import Lan
 from contracts.names import PROVISIONER_NAME
 from lab.accelerator import choose_accelerator
+from lab.addresses import derive_ipv6_subnet
+from lab.host_services import HostServices
 from lab.machine import Machine
 from lab.network import Network, SwitchNetwork
 from lab.processes import hold_lock
+from lab.provisioner_record import ProvisionerMode, find_mode
 from lab.sockets import ensure_private
 from lab.spec import Accelerator
 from pipeline import commit
@@ -47,9 +50,11 @@ class Lab:
         """Where its artifacts are."""
         return self.workspace.cache
 
-    @functools.cached_property
+    @property
     def lan(self) -> Lan:
-        """Its private network: ``config/lab.json``, or the default if there is none yet.
+        """Its private network: ``config/lab.json``, or if there is none yet the default, with an IPv6 of its own.
+
+        A lab that is not there yet has no IPv6: that follows from its identity, and looking makes nothing.
 
         :raises ConflictError: if that file is broken.
         """
@@ -57,7 +62,8 @@ class Lab:
         try:
             return document.loads(Lan, path.read_bytes())
         except FileNotFoundError:
-            return Lan()
+            identity = self._find_identity()
+            return Lan(ipv6_subnet=derive_ipv6_subnet(identity) if identity else "")
         except DocumentError as error:
             raise ConflictError(
                 f"the lab's network settings {path} are broken",
@@ -72,12 +78,19 @@ class Lab:
 
     def machine(self, name: str) -> Machine:
         """Return the machine *name*, whether it exists or not."""
+        if name == PROVISIONER_NAME and self.provisioner_mode is ProvisionerMode.HOST:
+            return HostServices(home=self.home)
         return Machine(name, home=self.home)
 
     @property
     def provisioner(self) -> Machine:
         """The provisioner's machine."""
         return self.machine(PROVISIONER_NAME)
+
+    @property
+    def provisioner_mode(self) -> ProvisionerMode:
+        """Where the provisioner's services run, or are to run."""
+        return find_mode(self.home)
 
     def accelerator(self, arch: Arch) -> Accelerator:
         """Return how *arch* guests run on this host."""
@@ -88,17 +101,28 @@ class Lab:
         """Make the folders of the home. Those with keys and sockets are closed to others."""
         for folder in (self.home.run, self.home.ssh, self.home.config, self.home.disks):
             ensure_private(folder)
-        for folder in (self.home.vms, self.home.status, self.home.logs):
+        for folder in (self.home.vms, self.home.status, self.home.logs, self.home.templates):
             folder.mkdir(parents=True, exist_ok=True)
+        self.identity()
 
     def identity(self) -> str:
-        """Return the lab's own random name: MAC addresses are made from it, so that two labs never share one."""
-        path = self.home.config / "identity"
+        """Return the lab's own random name: MAC addresses and its IPv6 network are made from it.
+
+        So two labs never share one. It is made at the first call.
+        """
+        if not (found := self._find_identity()):
+            commit.publish_text(self._identity_path, f"{secrets.token_hex(16)}\n", mode=0o600)
+            found = self._identity_path.read_text().strip()
+        return found
+
+    @property
+    def _identity_path(self) -> Path:
+        return self.home.config / "identity"
+
+    def _find_identity(self) -> str:
         with contextlib.suppress(FileNotFoundError):
-            if text := path.read_text().strip():
-                return text
-        commit.publish_text(path, f"{secrets.token_hex(16)}\n", mode=0o600)
-        return path.read_text().strip()
+            return self._identity_path.read_text().strip()
+        return ""
 
     def changing_definitions(self) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of everybody who creates or deletes machines.

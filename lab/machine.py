@@ -77,7 +77,12 @@ class MachineLogs:
 
 
 class Machine:
-    """The machine *name* of the lab at *home*, whether it exists or not."""
+    """The machine *name* of the lab at *home*, whether it exists or not.
+
+    :cvar runs: what its process is, for people.
+    """
+
+    runs = "QEMU"
 
     def __init__(self, name: str, *, home: Home) -> None:
         """:raises ValueError: if *name* is not a machine name."""

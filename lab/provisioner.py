@@ -18,17 +18,17 @@ from pathlib import Path
 
 from contracts import document
 from contracts.arch import Arch
-from contracts.document import DocumentError
 from contracts.machine import DiskBus
 from contracts.names import PROVISIONER_NAME
 from contracts.provisioner import KERNEL_ARGUMENTS, render_provisioner_env
-from lab import addresses, ssh
+from lab import addresses, host_mode, provisioner_record, ssh
 from lab.disks import create_overlay
 from lab.keys import KeyPair, ensure_key_pair
 from lab.lab import Lab
 from lab.machine import StopOutcome
+from lab.provisioner_record import ProvisionerMode, ProvisionerRecord
 from lab.spec import Accelerator, DirectKernel, Disk, LanCard, MachineSpec, Share, WanCard
-from lab.ssh_config import ProvisionerAccess
+from lab.ssh_config import ForwardedAccess, ProvisionerAccess
 from lab.wait import Deadline, wait_for
 from pipeline import commit
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
@@ -44,20 +44,6 @@ _WAN_SLOT = 0x11  # ... and which one is wan0
 _CMDLINE = " ".join([*KERNEL_ARGUMENTS, f"console={ARCH.serial_device},115200"])
 _FAILED_GRACE = 8.0  # seconds: services that failed are tried again, and only the last failure stays
 _TAIL = 15  # lines of its console in an error
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProvisionerRecord:
-    """What the lab remembers of its provisioner: ``disks/provisioner.json``.
-
-    :ivar base_sha256: digest of the disk in the cache it was started from last; None before the first start.
-    :ivar ssh_port: of 127.0.0.1, the one it had then.
-    """
-
-    schema: int = 1
-    uuid: str
-    base_sha256: str | None = None
-    ssh_port: int | None = None
 
 
 class ProvisionerState(enum.StrEnum):
@@ -102,6 +88,7 @@ def provisioner_spec(
             Share("vms", home.vms),
             Share("status", home.status, writable=True),
             Share("config", home.config),
+            Share("templates", home.templates),
         ),
         lan_socket=lan_socket,
         serial_log=machine.logs.serial,
@@ -114,18 +101,31 @@ def overlay_path(lab: Lab) -> Path:
     return lab.home.disks / f"{PROVISIONER_NAME}.qcow2"
 
 
-def create(lab: Lab) -> bool:
+def create(lab: Lab, mode: ProvisionerMode | None = None) -> bool:
     """Make the provisioner's keys and settings where they are missing; return whether it is new.
 
-    :raises NotFoundError: if its artifacts are not built.
+    :param mode: where its services shall run; None for where they are to run already, or else the usual way.
+    :raises NotFoundError: if its artifacts are not built. :raises PrerequisiteError: if this host has no such mode.
+    :raises ConflictError: if it runs in another mode.
     """
-    require_digest(_base(lab))
+    record = find_record(lab)
+    wanted = mode or (record.mode if record is not None else ProvisionerMode.VM)
+    if wanted is ProvisionerMode.VM:
+        require_digest(_base(lab))
+    elif record is None or record.mode is not wanted:
+        host_mode.require_host()
     lab.ensure_folders()
     with lab.changing_definitions():
         _write_config(lab)
-        if find_record(lab) is not None:
+        record = find_record(lab)
+        if record is not None and record.mode is wanted:
             return False
-        _write_record(lab, ProvisionerRecord(uuid=str(uuid.uuid4())))
+        if record is not None and lab.provisioner.is_running():
+            raise ConflictError(
+                f"the provisioner runs in the other mode, {record.mode}", resolution="./pvmlab provisioner.stop first"
+            )
+        overlay_path(lab).unlink(missing_ok=True)  # of the other mode
+        _write_record(lab, ProvisionerRecord(uuid=str(uuid.uuid4()), mode=wanted))
     return True
 
 
@@ -142,18 +142,29 @@ def start(lab: Lab, accelerator: Accelerator) -> None:
     if lab.provisioner.is_running():
         raise ConflictError("the provisioner is already running", resolution="./pvmlab provisioner.stop ends it")
     lab.ensure_folders()
+    if record.mode is ProvisionerMode.HOST:
+        _announce_nothing(lab)
+        ssh.write_files(lab, find_access(lab))
+        host_mode.start(lab)
+        return
     port, digest = _choose_port(record), require_digest(_base(lab))
     create_overlay(overlay_path(lab), _base(lab), None)
     record = dataclasses.replace(record, ssh_port=port, base_sha256=digest)
     _write_record(lab, record)
-    _announcement_path(lab).unlink(missing_ok=True)
-    _write_boot_id(lab, secrets.token_hex(16))
+    _announce_nothing(lab)
     ssh.write_files(lab, find_access(lab))
     spec = provisioner_spec(
         lab, record=record, port=port, accelerator=accelerator,
         lan_socket=lab.network.ensure_started(), identity=lab.identity(),
     )  # fmt: skip
     lab.provisioner.start(spec)
+
+
+def describe_start(lab: Lab, accelerator: Accelerator) -> str:
+    """Return how the provisioner that was started runs, for people."""
+    if lab.provisioner_mode is ProvisionerMode.HOST:
+        return "host mode: in namespaces of this host, no way out for targets"
+    return f"{accelerator.kind}: {accelerator.reason}"
 
 
 def stop(lab: Lab) -> StopOutcome:
@@ -191,7 +202,7 @@ def wait_until(lab: Lab, state: ProvisionerState, *, deadline: Deadline) -> None
         elif failed.passed:
             raise _error(lab, f"the provisioner's services failed: {said.message}")
         if not lab.provisioner.is_running():
-            raise _error(lab, "the provisioner's QEMU ended while it booted")
+            raise _error(lab, f"the provisioner's {lab.provisioner.runs} ended while it booted")
         return None
 
     def last_seen() -> str:
@@ -232,15 +243,14 @@ def has_failed(lab: Lab, *, patience: float) -> str | None:
 
 def find_record(lab: Lab) -> ProvisionerRecord | None:
     """Return what is remembered of the provisioner; None if it was never created (or the record is broken)."""
-    try:
-        return document.loads(ProvisionerRecord, _record_path(lab).read_bytes())
-    except (FileNotFoundError, DocumentError):
-        return None
+    return provisioner_record.find_record(lab.home)
 
 
-def find_access(lab: Lab) -> ProvisionerAccess | None:
-    """Return how the provisioner is reached by SSH, or None if it was never started."""
+def find_access(lab: Lab) -> ProvisionerAccess | ForwardedAccess | None:
+    """Return how the lab's machines are reached by SSH, or None if the provisioner was never started."""
     record = find_record(lab)
+    if record is not None and record.mode is ProvisionerMode.HOST:
+        return host_mode.access(lab)
     if record is None or record.ssh_port is None:
         return None
     with contextlib.suppress(FileNotFoundError):
@@ -250,7 +260,7 @@ def find_access(lab: Lab) -> ProvisionerAccess | None:
 
 def remove(lab: Lab) -> None:
     """Remove its disk and what it announced. Its keys stay. It must be off."""
-    for path in (_record_path(lab), overlay_path(lab), _announcement_path(lab)):
+    for path in (provisioner_record.record_path(lab.home), overlay_path(lab), _announcement_path(lab)):
         path.unlink(missing_ok=True)
 
 
@@ -306,12 +316,14 @@ def _host_key(lab: Lab) -> KeyPair:
     return ensure_key_pair(lab.home.config / "ssh_host_ed25519_key", comment=PROVISIONER_NAME)
 
 
-def _record_path(lab: Lab) -> Path:
-    return lab.home.disks / f"{PROVISIONER_NAME}.json"
-
-
 def _write_record(lab: Lab, record: ProvisionerRecord) -> None:
-    commit.publish_text(_record_path(lab), document.dumps(record))
+    provisioner_record.write_record(lab.home, record)
+
+
+def _announce_nothing(lab: Lab) -> None:
+    """Have what an earlier start announced count no more."""
+    _announcement_path(lab).unlink(missing_ok=True)
+    _write_boot_id(lab, secrets.token_hex(16))
 
 
 def _announcement_path(lab: Lab) -> Path:
@@ -323,8 +335,6 @@ def _console(lab: Lab) -> list[str]:
 
 
 def _error(lab: Lab, brief: str) -> ProvisionerError:
-    return ProvisionerError(
-        brief,
-        details="\n".join(_console(lab)),
-        resolution=f"see {lab.provisioner.logs.serial} and {lab.provisioner.logs.qemu.name} beside it",
-    )
+    logs = lab.provisioner.logs
+    others = "" if logs.qemu == logs.serial else f" and {logs.qemu.name} beside it"
+    return ProvisionerError(brief, details="\n".join(_console(lab)), resolution=f"see {logs.serial}{others}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.arch import Arch
 from contracts.machine import DiskBus
-from lab.spec import AcceleratorKind, DirectKernel, Disk, Firmware, LanCard, MachineSpec, Share, WanCard
+from lab.spec import AcceleratorKind, Bios, DirectKernel, Disk, Firmware, LanCard, MachineSpec, Share, WanCard
 from pipeline.emulation import TCG_OPTION
 
 _MACHINE_TYPE = {Arch.X86_64: "q35", Arch.AARCH64: "virt,gic-version=max"}
@@ -35,7 +35,7 @@ def qemu_arguments(spec: MachineSpec) -> list[str]:
         "-no-user-config",
         "-display", "none",
         *(["-sandbox", _SANDBOX] if spec.sandbox else []),
-        "-machine", _MACHINE_TYPE[spec.arch],
+        "-machine", _machine_type(spec),
         "-accel", accelerator_option(spec.accelerator.kind),
         "-cpu", spec.accelerator.cpu,
         "-smp", str(spec.cpus),
@@ -43,7 +43,7 @@ def qemu_arguments(spec: MachineSpec) -> list[str]:
         *_boot(spec.boot),
         "-device", "virtio-rng-pci",  # newer UEFI network drivers and early user space wait for random numbers
         *(word for number, disk in enumerate(spec.disks) for word in _disk(number, disk)),
-        *_lan(spec.lan, spec.lan_socket),
+        *(word for number, card in enumerate((spec.lan, *spec.more_lan), start=1) for word in _lan(number, card, spec)),
         *(_wan(spec.wan) if spec.wan is not None else []),
         *(word for share in spec.shares for word in _share(share)),
         # The log has all output from the start; the socket lets a person type, now and then.
@@ -58,6 +58,11 @@ def accelerator_option(kind: AcceleratorKind) -> str:
     return {AcceleratorKind.TCG: TCG_OPTION}.get(kind, kind.value)
 
 
+def _machine_type(spec: MachineSpec) -> str:
+    # graphics=off: SeaBIOS, and with it iPXE in a card's ROM, then write to the serial port
+    return _MACHINE_TYPE[spec.arch] + (",graphics=off" if isinstance(spec.boot, Bios) else "")
+
+
 def _serial(spec: MachineSpec) -> str:
     log = f"logfile={_escape(spec.serial_log)},logappend=on"
     return f"socket,id=serial0,path={_escape(spec.serial_socket)},server=on,wait=off,{log}"
@@ -68,14 +73,17 @@ def _escape(path: Path) -> str:
     return os.fspath(path).replace(",", ",,")
 
 
-def _boot(boot: Firmware | DirectKernel) -> list[str]:
+def _boot(boot: Firmware | Bios | DirectKernel) -> list[str]:
     match boot:
+        case Bios():
+            return []
         case Firmware():
             return [
                 "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(boot.code)}",
                 "-drive", f"if=pflash,unit=1,format=raw,file={_escape(boot.variables)}",
                 # nobody answers there, and trying takes a minute before the firmware asks by IPv4 again
                 "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
+                *(["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"] if boot.http else []),
             ]  # fmt: skip
         case DirectKernel():
             return ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", boot.cmdline]
@@ -90,10 +98,12 @@ def _disk(number: int, disk: Disk) -> list[str]:
     ]  # fmt: skip
 
 
-def _lan(card: LanCard, switch: Path) -> list[str]:
+def _lan(number: int, card: LanCard, spec: MachineSpec) -> list[str]:
+    network = "lan" if number == 1 else f"lan{number}"
+    rom = isinstance(spec.boot, Bios)
     return [
-        "-netdev", f"stream,id=lan,server=off,addr.type=unix,addr.path={_escape(switch)}",
-        "-device", _card("lan", card.mac, card.pci_slot) + _option("bootindex", card.boot_index),
+        "-netdev", f"stream,id={network},server=off,addr.type=unix,addr.path={_escape(spec.lan_socket)}",
+        "-device", _card(network, card.mac, card.pci_slot, rom=rom) + _option("bootindex", card.boot_index),
     ]  # fmt: skip
 
 
@@ -104,9 +114,11 @@ def _wan(card: WanCard) -> list[str]:
     ]  # fmt: skip
 
 
-def _card(network: str, mac: str, pci_slot: int | None) -> str:
-    # romfile= (empty): QEMU's own old iPXE would boot instead of the firmware's PXE and skip our boot program
-    return f"virtio-net-pci,netdev={network},mac={mac},romfile=" + (
+def _card(network: str, mac: str, pci_slot: int | None, *, rom: bool = False) -> str:
+    # romfile= (empty): QEMU's own old iPXE would boot instead of the firmware's PXE and skip our boot program. A BIOS
+    # has no network driver: there QEMU's ROM is the only way.
+    no_rom = "" if rom else ",romfile="
+    return f"virtio-net-pci,netdev={network},mac={mac}{no_rom}" + (
         f",addr={pci_slot:#x}" if pci_slot is not None else ""
     )
 

@@ -36,10 +36,19 @@ class Accelerator:
 
 @dataclasses.dataclass(frozen=True)
 class Firmware:
-    """UEFI firmware: the read-only code and this machine's own writable variables."""
+    """UEFI firmware: the read-only code and this machine's own writable variables.
+
+    :ivar http: boot from the network by HTTP, without trying PXE first.
+    """
 
     code: Path
     variables: Path
+    http: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Bios:
+    """The BIOS that comes with QEMU (SeaBIOS, x86_64 only); so do the boot ROMs of network cards."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +104,7 @@ class MachineSpec:
     """One QEMU machine, complete: the same spec gives the same arguments.
 
     :ivar uuid: SMBIOS UUID, also how its process is recognised. :ivar memory_mib: in MiB.
+    :ivar lan: its first card on the private network. :ivar more_lan: its further ones.
     :ivar lan_socket: the switch's AF_UNIX stream socket that LAN cards connect to.
     :ivar serial_log: file the serial console is appended to. :ivar qmp_socket: AF_UNIX socket, at most 103 bytes.
     :ivar sandbox: let the kernel refuse QEMU what it never needs (seccomp, on Linux only).
@@ -106,12 +116,13 @@ class MachineSpec:
     cpus: int
     memory_mib: int
     accelerator: Accelerator
-    boot: Firmware | DirectKernel
+    boot: Firmware | Bios | DirectKernel
     disks: tuple[Disk, ...]
     lan: LanCard
     lan_socket: Path
     serial_log: Path
     qmp_socket: Path
+    more_lan: tuple[LanCard, ...] = ()
     wan: WanCard | None = None
     shares: tuple[Share, ...] = ()
     sandbox: bool = sys.platform == "linux"

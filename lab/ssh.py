@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contracts.names import PROVISIONER_NAME
+from lab.host_services import HostServices
 from lab.keys import KeyPair, ensure_key_pair
 from lab.lab import Lab
-from lab.ssh_config import ProvisionerAccess, render_config, render_known_hosts
+from lab.provisioner_record import ProvisionerMode
+from lab.ssh_config import ForwardedAccess, ProvisionerAccess, render_config, render_known_hosts
 from lab.store import BrokenDefinitionError, DefinitionStore
 from pipeline import commit
 from pipeline.run import Completed, attach, run
@@ -30,10 +32,10 @@ def config_path(lab: Lab) -> Path:
     return lab.home.ssh / "config"
 
 
-def write_files(lab: Lab, provisioner: ProvisionerAccess | None) -> None:
+def write_files(lab: Lab, provisioner: ProvisionerAccess | ForwardedAccess | None) -> None:
     """Write the lab's ssh configuration and known hosts. Machines with a broken definition are left out.
 
-    :param provisioner: how it is reached, None as long as it was never started.
+    :param provisioner: how it, or in host mode the network, is reached; None as long as it was never started.
     """
     store, machines = DefinitionStore(lab), []
     for name in store.names():
@@ -64,7 +66,7 @@ def run_on(lab: Lab, name: str, argv: Sequence[str], *, timeout: float, check: b
     :param timeout: seconds. :param check: raise if the exit status is not 0.
     :raises CommandError: if it fails (with *check*), if ssh does not get in, or out of time.
     """
-    return run(ssh_arguments(config_path(lab), name, shlex.join(argv)), timeout=timeout, check=check)
+    return run(_way_in(lab, name, shlex.join(argv)), timeout=timeout, check=check)
 
 
 def shell(lab: Lab, name: str, command: str | None) -> int:
@@ -74,7 +76,17 @@ def shell(lab: Lab, name: str, command: str | None) -> int:
 
     :param command: a command line for the far shell.
     """
-    return attach(ssh_arguments(config_path(lab), name, command, options=["-T"] if command is not None else []))
+    return attach(_way_in(lab, name, command, options=["-T"] if command is not None else []))
+
+
+def _way_in(lab: Lab, name: str, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
+    """Return the words that run *command* on the machine *name*: by ssh, or where the services of host mode are.
+
+    :raises ConflictError: if those do not run.
+    """
+    if is_provisioner(name) and lab.provisioner_mode is ProvisionerMode.HOST:
+        return HostServices(home=lab.home).enter_arguments(command)
+    return ssh_arguments(config_path(lab), name, command, options=options)
 
 
 def login_hint(name: str) -> str:

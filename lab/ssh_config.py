@@ -25,18 +25,36 @@ class ProvisionerAccess:
     public_host_key: str
 
 
-def render_config(folder: Path, provisioner: ProvisionerAccess | None, machines: Sequence[VmDefinition]) -> str:
+@dataclasses.dataclass(frozen=True)
+class ForwardedAccess:
+    """Host mode: there is no provisioner to log in to; a program gets connections into the private network.
+
+    :ivar command: its words; host and port come after them. ssh gets the connection from it as a descriptor.
+    """
+
+    command: tuple[str, ...]
+
+
+def render_config(
+    folder: Path, provisioner: ProvisionerAccess | ForwardedAccess | None, machines: Sequence[VmDefinition]
+) -> str:
     """Return the text of the configuration in *folder*: one ``Host`` block for each machine.
 
     Targets are reached through the provisioner. By ``ProxyCommand``, as ``ProxyJump`` would hand a relative
     ``-F`` to the second ssh as it stands.
     """
-    jump = shlex.join(["ssh", "-F", _percent(str(folder / "config")), "-W", "%h:%p", PROVISIONER_NAME])
     blocks = ["# Written by pvmlab at every change of the lab's machines.\n"]
-    if provisioner is not None:
+    way: dict[str, str] = {}
+    if isinstance(provisioner, ForwardedAccess):
+        words = shlex.join([*map(_percent, provisioner.command), "%h", "%p"])
+        way = {"ProxyCommand": words, "ProxyUseFdpass": "yes"}
+    elif provisioner is not None:
         blocks.append(_host(PROVISIONER_NAME, HostName="127.0.0.1", Port=str(provisioner.port), User="root"))
+        jump = ["ssh", "-F", _percent(str(folder / "config")), "-W", "%h:%p", PROVISIONER_NAME]
+        way = {"ProxyCommand": shlex.join(jump)}
+    if way:
         blocks.extend(
-            _host(machine.name, HostName=machine.ip, User=machine.user, ProxyCommand=jump)
+            _host(machine.name, HostName=machine.ip, User=machine.user, **way)
             for machine in sorted(machines, key=lambda machine: machine.name)
         )
     blocks.append(
@@ -59,10 +77,12 @@ def render_config(folder: Path, provisioner: ProvisionerAccess | None, machines:
     return "\n".join(blocks)
 
 
-def render_known_hosts(provisioner: ProvisionerAccess | None, machines: Sequence[VmDefinition]) -> str:
+def render_known_hosts(
+    provisioner: ProvisionerAccess | ForwardedAccess | None, machines: Sequence[VmDefinition]
+) -> str:
     """Return the known hosts: each machine by its name, which is its ``HostKeyAlias``."""
     keys = {machine.name: machine.ssh_host_key.public for machine in machines}
-    if provisioner is not None:
+    if isinstance(provisioner, ProvisionerAccess):
         keys[PROVISIONER_NAME] = provisioner.public_host_key
     return "".join(f"{name} {' '.join(key.split()[:2])}\n" for name, key in sorted(keys.items()))
 

@@ -11,7 +11,16 @@ from contracts import document
 from contracts.answers import OWN_SUFFIX
 from contracts.arch import Arch
 from contracts.document import DocumentError
-from contracts.machine import AnswerFile, DiskBus, Installer, SshHostKey, VmDefinition
+from contracts.machine import (
+    MAX_FURTHER_NICS,
+    AnswerFile,
+    DiskBus,
+    FirmwareKind,
+    Installer,
+    Nic,
+    SshHostKey,
+    VmDefinition,
+)
 from contracts.names import PROVISIONER_NAME, normalize_mac, validate_machine_name
 from lab import addresses
 from lab.lab import Lab
@@ -38,6 +47,7 @@ class BrokenDefinitionError(PvmlabError):
 class MachineRequest:
     """What a person asks for. None: the store chooses.
 
+    :ivar cards: how many LAN cards it has. :ivar mac: of the first one. :ivar ip: of the first one.
     :ivar answers: what the distribution's own installer is to be told; None for what the lab tells it.
     """
 
@@ -48,8 +58,10 @@ class MachineRequest:
     memory_mib: int = 1024
     disk_gib: int = 8
     disk_bus: DiskBus = DiskBus.NVME
+    firmware: FirmwareKind = FirmwareKind.UEFI
     mac: str | None = None
     ip: str | None = None
+    cards: int = 1
     installer: Installer = Installer.PVMLAB
     answers: OwnAnswers | None = None
 
@@ -126,19 +138,16 @@ class DefinitionStore:
                 f"there is a machine {request.name!r} already",
                 resolution=f"choose another name, or ./pvmlab vm.clean {request.name} first",
             )
-        others = self.load_all()
-        lan = self._lab.lan
-        mac = _require_mac(request.mac) if request.mac else addresses.derive_mac(self._lab.identity(), request.name)
-        ip = addresses.require_reservable(lan, request.ip) if request.ip else None
-        for other in others:
-            if mac == other.mac:
-                raise ConflictError(f"the MAC address {mac} is taken by {other.name}", resolution="choose another one")
-            if ip == other.ip:
-                raise ConflictError(f"the address {ip} is taken by {other.name}", resolution="choose another one")
+        if request.firmware is FirmwareKind.BIOS and not request.installer.is_native:
+            raise UsageError(
+                "pvmlab's own installer makes disks that only UEFI boots",
+                resolution="--installer=native, or another --firmware",
+            )
+        cards = self._plan_cards(request, self.load_all())
         try:
             return VmDefinition(
-                name=request.name, arch=request.arch, distro=request.distro, mac=mac,
-                ip=ip or addresses.choose_address(lan, [other.ip for other in others]),
+                name=request.name, arch=request.arch, distro=request.distro,
+                mac=cards[0].mac, ip=cards[0].ip, ipv6=cards[0].ipv6, nics=cards[1:], firmware=request.firmware,
                 uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
                 disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
                 package_sources=package_sources, installer=request.installer, repository=repository,
@@ -146,6 +155,30 @@ class DefinitionStore:
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(f"a machine cannot be made like this: {error}") from None
+
+    def _plan_cards(self, request: MachineRequest, others: Sequence[VmDefinition]) -> tuple[Nic, ...]:
+        """Return the LAN cards of the machine, with addresses that none of *others* has.
+
+        :raises UsageError: if there cannot be so many. :raises ConflictError: if an address is taken.
+        """
+        if not 1 <= request.cards <= 1 + MAX_FURTHER_NICS:
+            raise UsageError(f"a machine has 1 to {1 + MAX_FURTHER_NICS} cards, not {request.cards}")
+        lan, identity = self._lab.lan, self._lab.identity()
+        owners = {address: other.name for other in others for card in other.cards for address in (card.mac, card.ip)}
+        cards: list[Nic] = []
+        for number in range(1, request.cards + 1):
+            first = number == 1
+            named = addresses.derive_mac(identity, request.name, card="lan" if first else f"lan{number}")
+            mac = _require_mac(request.mac) if first and request.mac else named
+            if mac in owners:
+                raise ConflictError(f"the MAC address {mac} is taken by {owners[mac]}", resolution="choose another one")
+            ip = addresses.require_reservable(lan, request.ip) if first and request.ip else None
+            if ip in owners:
+                raise ConflictError(f"the address {ip} is taken by {owners[ip]}", resolution="choose another one")
+            ip = ip or addresses.choose_address(lan, owners)
+            owners |= {mac: request.name, ip: request.name}
+            cards.append(Nic(mac=mac, ip=ip, ipv6=addresses.ipv6_of(lan, ip)))
+        return tuple(cards)
 
     def answers_path(self, name: str) -> Path:
         """Return where a person's own answer file for the machine *name* is, if there is one."""

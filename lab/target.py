@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts import document
 from contracts.document import DocumentError
-from contracts.machine import VmDefinition
+from contracts.machine import FirmwareKind, VmDefinition
 from contracts.report import InstallState, MachineStatus
+from contracts.timeline import EVENTS_SUFFIX
 from distros.family import Family
 from distros.registry import require_release
 from distros.release import Release
-from lab import provisioner, ssh
+from lab import orders, provisioner, ssh
 from lab.disks import create_empty_disk
 from lab.firmware import find_firmware
 from lab.keys import make_key
 from lab.lab import Lab
 from lab.native import find_repository, require_memory, require_sources
-from lab.spec import Accelerator, Disk, Firmware, LanCard, MachineSpec
+from lab.spec import Accelerator, Bios, Disk, Firmware, LanCard, MachineSpec
 from lab.store import DefinitionStore, MachineRequest, require_name
 from pipeline import commit
 from pipeline.debian.apt_sources import host_mirror
@@ -26,14 +29,17 @@ from pipeline.errors import ConflictError, PrerequisiteError, PvmlabError
 
 
 def target_spec(
-    lab: Lab, definition: VmDefinition, *, accelerator: Accelerator, firmware: Path, lan_socket: Path
-) -> MachineSpec:
+    lab: Lab, definition: VmDefinition, *, accelerator: Accelerator, boot: Firmware | Bios, lan_socket: Path,
+    network_first: bool = False,
+) -> MachineSpec:  # fmt: skip
     """Return what a target's machine is made of. Touches nothing.
 
     The disk comes before the network in the boot order: an empty one falls through to PXE, an installed one boots.
 
-    :param firmware: the UEFI firmware's code.
+    :param network_first: the other way round, for a machine with a system that has to ask the boot handler first.
     """
+    cards = len(definition.cards)
+    first_card, disk = (0, cards) if network_first else (1, 0)
     machine = lab.machine(definition.name)
     return MachineSpec(
         name=definition.name,
@@ -42,9 +48,12 @@ def target_spec(
         cpus=definition.cpus,
         memory_mib=definition.memory_mib,
         accelerator=accelerator,
-        boot=Firmware(firmware, variables_path(lab, definition.name)),
-        disks=(Disk(disk_path(lab, definition.name), definition.disk_bus, boot_index=0),),
-        lan=LanCard(definition.mac, boot_index=1),
+        boot=boot,
+        disks=(Disk(disk_path(lab, definition.name), definition.disk_bus, boot_index=disk),),
+        lan=LanCard(definition.mac, boot_index=first_card),
+        more_lan=tuple(
+            LanCard(nic.mac, boot_index=first_card + number) for number, nic in enumerate(definition.nics, 1)
+        ),
         lan_socket=lan_socket,
         serial_log=machine.logs.serial,
         qmp_socket=machine.qmp_socket,
@@ -61,9 +70,13 @@ def variables_path(lab: Lab, name: str) -> Path:
     return lab.home.disks / f"{name}.vars.fd"
 
 
-def create(lab: Lab, request: MachineRequest) -> VmDefinition:
+def create(
+    lab: Lab, request: MachineRequest, *, managed: bool = True, check: Callable[[VmDefinition], None] | None = None
+) -> VmDefinition:
     """Make a target machine: its disk, then its definition, with which it exists.
 
+    :param managed: False for a machine that the lab does not run: it gets no disk.
+    :param check: is shown the machine before anything of it is there; what it raises keeps it from being made.
     :raises UsageError: if a value makes no sense. :raises NotFoundError: for an unknown distribution.
     :raises ConflictError: if its name or an address is taken.
     :raises PrerequisiteError: if it is not known where its own installer shall find packages.
@@ -80,10 +93,15 @@ def create(lab: Lab, request: MachineRequest) -> VmDefinition:
             package_sources=_package_sources(release),
             repository=find_repository(release, request.arch) if request.installer.is_native else "",
         )
+        definition = dataclasses.replace(definition, managed=managed)
+        if check is not None:
+            check(definition)
         if definition.installer.is_native:
             require_sources(definition)
+        if definition.installer.is_native and managed:
             require_memory(definition, lab.cache, release)
-        create_empty_disk(disk_path(lab, definition.name), definition.disk_gib)
+        if managed:
+            create_empty_disk(disk_path(lab, definition.name), definition.disk_gib)
         store.write(definition, request.answers)
         ssh.write_files(lab, provisioner.find_access(lab))
     return definition
@@ -104,21 +122,52 @@ def start(lab: Lab, definition: VmDefinition, accelerator: Accelerator) -> None:
 
     An install that was broken off begins anew, with an empty disk.
 
-    :raises ConflictError: if it runs already. :raises UsageError: if its memory is too small for its installer.
+    :raises ConflictError: if it runs already, or is not the lab's to run. :raises UsageError: if its memory is too
+        small for its installer.
     """
     name = definition.name
+    require_managed(definition)
     if lab.machine(name).is_running():
         raise ConflictError(f"{name} is already running", resolution=f"{ssh.login_hint(name)} goes in")
     if read_status(lab, definition).state is not InstallState.INSTALLED:
         require_memory(definition, lab.cache, require_release(definition.distro, definition.arch))
     lab.ensure_folders()
-    code, template = find_firmware(definition.arch)
+    boot = _prepare_firmware(lab, definition)
     _prepare_disk(lab, definition)
-    if not variables_path(lab, name).exists():
-        with commit.publish(variables_path(lab, name), mode=0o600) as temporary:
-            shutil.copyfile(template, temporary)
     socket = lab.network.ensure_started()
-    lab.machine(name).start(target_spec(lab, definition, accelerator=accelerator, firmware=code, lan_socket=socket))
+    status = read_status(lab, definition)
+    first = orders.boots_network_first(orders.find_due(lab, definition, status), status)
+    lab.machine(name).start(
+        target_spec(lab, definition, accelerator=accelerator, boot=boot, lan_socket=socket, network_first=first)
+    )
+
+
+def require_managed(definition: VmDefinition) -> None:
+    """Check that the lab runs the machine itself.
+
+    :raises ConflictError: if not: it was adopted.
+    """
+    if not definition.managed:
+        name = definition.name
+        raise ConflictError(
+            f"{name} was adopted: it is no machine that this lab runs",
+            resolution=f"switch it on and have it boot from the network; ./pvmlab vm.events {name} --follow shows it",
+        )
+
+
+def _prepare_firmware(lab: Lab, definition: VmDefinition) -> Firmware | Bios:
+    """Return what boots the machine; a UEFI one gets variables of its own, which it keeps.
+
+    :raises PrerequisiteError: if this host has no such firmware.
+    """
+    if definition.firmware is FirmwareKind.BIOS:
+        return Bios()
+    code, template = find_firmware(definition.arch)
+    variables = variables_path(lab, definition.name)
+    if not variables.exists():
+        with commit.publish(variables, mode=0o600) as temporary:
+            shutil.copyfile(template, temporary)
+    return Firmware(code, variables, http=definition.firmware is FirmwareKind.UEFI_HTTP)
 
 
 def read_status(lab: Lab, definition: VmDefinition) -> MachineStatus:
@@ -159,7 +208,8 @@ def clean(lab: Lab, name: str) -> None:
     machine.kill()
     with lab.changing_definitions():
         logs = machine.logs
-        for path in (disk_path(lab, name), variables_path(lab, name), status_path(lab, name), logs.ours, logs.serial,
+        for path in (disk_path(lab, name), variables_path(lab, name), status_path(lab, name),
+                     lab.home.status / f"{name}{EVENTS_SUFFIX}", orders.order_path(lab, name), logs.ours, logs.serial,
                      logs.qemu):  # fmt: skip
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}.1").unlink(missing_ok=True)  # the log of the run before
@@ -169,8 +219,10 @@ def clean(lab: Lab, name: str) -> None:
 
 def _prepare_disk(lab: Lab, definition: VmDefinition) -> None:
     status, disk = read_status(lab, definition), disk_path(lab, definition.name)
-    if status.installs == 0 and status.state is not InstallState.NEW:
+    if status.installs == 0 and status.state not in {InstallState.NEW, InstallState.RESCUE}:
         # Half an install: whatever of a bootloader is there must not boot. Nobody's work can be on that disk.
+        if orders.find_due(lab, definition, status) is None:
+            orders.withdraw(lab, definition.name)  # that it was carried out is in the status only
         create_empty_disk(disk, definition.disk_gib)
         variables_path(lab, definition.name).unlink(missing_ok=True)
         status_path(lab, definition.name).unlink(missing_ok=True)

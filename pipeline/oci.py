@@ -10,6 +10,7 @@ https://github.com/moby/moby/blob/master/image/spec/v1.2.md ("Combined Image JSO
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import hashlib
 import io
 import json
@@ -31,15 +32,45 @@ _GZIP_FORMAT = 31  # zlib's wbits for a gzip header
 _CHUNK = 1 << 20
 
 
+@dataclasses.dataclass(frozen=True)
+class HealthCheck:
+    """How Docker asks a container whether it is well (not in OCI's configuration, but engines keep it there).
+
+    :ivar command: for the container's shell; its exit status 0 is "well". :ivar interval: seconds between two.
+    :ivar timeout: seconds it may take. :ivar retries: failures in a row that make the container unhealthy.
+    """
+
+    command: str
+    interval: int
+    timeout: int
+    retries: int
+
+    def document(self) -> dict[str, Any]:
+        """Return it as Docker writes it, times in nanoseconds."""
+        second = 1_000_000_000
+        return {
+            "Test": ["CMD-SHELL", self.command],
+            "Interval": self.interval * second,
+            "Timeout": self.timeout * second,
+            "Retries": self.retries,
+        }
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """How a container made from the image runs. :ivar tag: name under which ``docker load`` stores it."""
+    """How a container made from the image runs.
+
+    :ivar tag: name under which ``docker load`` stores it. :ivar created: when its content was made, in seconds since
+        1970; not said if None.
+    """
 
     tag: str
     entrypoint: tuple[str, ...]
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     working_directory: str = "/"
+    health_check: HealthCheck | None = None
+    created: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +97,24 @@ def compress_layer(plain: Path, compressed: Path) -> Layer:
     return Layer(compressed, digest, diff.hexdigest(), compressed.stat().st_size)
 
 
+def rfc3339(seconds: int) -> str:
+    """Return a time in seconds since 1970 as RFC 3339 wants it, in UTC."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def image_json(config: ImageConfig, arch: Arch, layers: Sequence[Layer]) -> bytes:
     """Return the image configuration document; its SHA-256 is the image id."""
     return _canonical(
         {
             "architecture": arch.debian,
             "os": "linux",
+            **({"created": rfc3339(config.created)} if config.created is not None else {}),
             "config": {
                 "Entrypoint": list(config.entrypoint),
                 "Env": [f"{name}={value}" for name, value in sorted(config.environment.items())],
                 "Labels": dict(config.labels),
                 "WorkingDir": config.working_directory,
+                **({"Healthcheck": config.health_check.document()} if config.health_check else {}),
             },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
             "history": [{"created_by": "pvmlab"} for _ in layers],

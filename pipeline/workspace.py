@@ -10,7 +10,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from contracts.arch import Arch
+from contracts.arch import BIOS_BINARY, Arch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -37,6 +37,11 @@ class Cache:
     def ipxe(self, arch: Arch) -> Path:
         """The iPXE EFI program for *arch* machines."""
         return self.root / "ipxe" / arch.ipxe_binary
+
+    @property
+    def ipxe_bios(self) -> Path:
+        """The network boot program for BIOS machines."""
+        return self.root / "ipxe" / BIOS_BINARY
 
     def container(self, arch: Arch) -> Path:
         """The services container, loadable by ``docker load`` and a valid OCI layout."""
@@ -102,6 +107,11 @@ class Home:
     def config(self) -> Path:
         """The provisioner's own configuration and keys, shared read-only into it."""
         return self.root / "config"
+
+    @property
+    def templates(self) -> Path:
+        """Templates of the person who runs the lab, shared read-only into the provisioner."""
+        return self.root / "templates"
 
     @property
     def disks(self) -> Path:

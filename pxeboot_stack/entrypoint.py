@@ -10,14 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-from contracts.arch import Arch
+from contracts.arch import BIOS_BINARY, Arch
 from contracts.lan import Lan
-from pxeboot_stack import services, watcher
+from contracts.names import PROVISIONER_NAME
+from pxeboot_stack import health, services, watcher
 from pxeboot_stack.boot_handler import scripts
 from pxeboot_stack.boot_handler.settings import LISTEN_ADDRESS, LISTEN_PORT
 from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
 from pxeboot_stack.publish import publish_text
-from pxeboot_stack.supervisor import Supervisor
+from pxeboot_stack.supervisor import FlappingError, Supervisor
 
 IPXE = Path("/opt/pvmlab/ipxe")  # the iPXE programs in the container
 _WORKER = "www-data"
@@ -26,29 +27,37 @@ _WORKER = "www-data"
 def prepare(lan: Lan, shares: HostShares, run: RunFiles, *, ipxe: Path) -> None:
     """Write all that the services read: configurations, TFTP root, first reservations.
 
-    :param ipxe: where the iPXE programs are, named as in :attr:`contracts.arch.Arch.ipxe_binary`.
+    :param ipxe: where the iPXE programs are, named as in :mod:`contracts.arch`.
     :raises OSError: if something cannot be written or read.
     """
     for directory in (run.root, run.tftp, run.nginx):
         directory.mkdir(parents=True, exist_ok=True)
-    arches = [arch for arch in Arch if (ipxe / arch.ipxe_binary).is_file()]
-    for arch in arches:
-        link = run.tftp / arch.ipxe_binary
-        link.unlink(missing_ok=True)
-        link.symlink_to(ipxe / arch.ipxe_binary)
+    arches = [arch for arch in Arch if _offer(ipxe / arch.ipxe_binary, run.tftp)]
+    bios = _offer(ipxe / BIOS_BINARY, run.tftp)
     publish_text(run.tftp / "autoexec.ipxe", scripts.render_chain(lan.base_url))
-    publish_text(run.dnsmasq_conf, services.render_dnsmasq(lan, run, arches=arches))
+    publish_text(run.dnsmasq_conf, services.render_dnsmasq(lan, run, arches=arches, bios=bios))
     publish_text(
         run.nginx_conf,
         services.render_nginx(
             shares,
             run,
             listen=f"{lan.provisioner}:80",
+            more_listens=[f"[{lan.provisioner_ipv6}]:80"] if lan.provisioner_ipv6 else [],
             handler=f"{LISTEN_ADDRESS}:{LISTEN_PORT}",
             user=choose_worker(shares),
         ),
     )
     watcher.Watcher(shares.vms, lan=lan, run=run).look()
+
+
+def _offer(program: Path, tftp: Path) -> bool:
+    """Link *program* into the TFTP root; tell whether there is such a program."""
+    link = tftp / program.name
+    link.unlink(missing_ok=True)
+    if not program.is_file():
+        return False
+    link.symlink_to(program)
+    return True
 
 
 def choose_worker(shares: HostShares) -> str:
@@ -81,21 +90,41 @@ def serve() -> None:
     server.main()
 
 
+def check(lan: Lan, run: RunFiles) -> None:
+    """Ask the services whether they answer, and end those that hang, for ever."""
+    logging.basicConfig(level=logging.INFO, format="health: %(levelname)s %(message)s", force=True)
+    address = str(lan.provisioner)
+    questions = {
+        "boot_handler": lambda: health.ask_http(LISTEN_ADDRESS, LISTEN_PORT, "/healthz"),
+        "dnsmasq": lambda: health.ask_dns(address, f"{PROVISIONER_NAME}.{lan.domain}"),
+        "nginx": lambda: health.ask_http(address, 80, "/alive"),
+    }
+    health.run(health.Health(questions, record=run.services, healthy=run.healthy))
+
+
 def main() -> None:
     """Prepare, then supervise until SIGTERM."""
     os.umask(0o022)
     logging.basicConfig(level=logging.INFO, format="supervisor: %(levelname)s %(message)s")
     shares, run = host_shares(), run_files()
     try:
-        prepare(shares.read_lan(), shares, run, ipxe=Path(os.environ.get("PVMLAB_IPXE_DIR") or IPXE))
+        lan = shares.read_lan()
+        prepare(lan, shares, run, ipxe=Path(os.environ.get("PVMLAB_IPXE_DIR") or IPXE))
         announce_start(shares)
     except (OSError, ValueError) as error:
         sys.exit(f"pxeboot_stack cannot start: {error}")
-    Supervisor(
+    supervisor = Supervisor(
         {
             "boot_handler": serve,
             "dnsmasq": services.dnsmasq_command(run),
             "nginx": services.nginx_command(run),
             "watcher": watcher.main,
-        }
-    ).run()
+            "health": lambda: check(lan, run),
+        },
+        record=run.services,
+        receivers={"dnsmasq": run.dnsmasq_log},
+    )
+    try:
+        supervisor.run()
+    except FlappingError as error:
+        sys.exit(f"pxeboot_stack failed: {error}")

@@ -51,7 +51,7 @@ def parse_leases(text: str) -> list[Lease]:
 
 def find_foreign(leases: Iterable[Lease], machines: Iterable[VmDefinition]) -> list[Lease]:
     """Return the leases of addresses that are reserved for another machine than their holder."""
-    owners = {IPv4Address(machine.ip): machine.mac for machine in machines}
+    owners = {IPv4Address(card.ip): card.mac for machine in machines for card in machine.cards}
     return [lease for lease in leases if owners.get(lease.address, lease.mac) != lease.mac]
 
 

@@ -42,6 +42,11 @@ class HostShares:
         return self.root / "config" / "lab.json"
 
     @property
+    def templates(self) -> Path:
+        """Templates of the person who runs the lab, read-only."""
+        return self.root / "templates"
+
+    @property
     def boot_id(self) -> Path:
         """One line that tells this start of the provisioner from others."""
         return self.root / "config" / "boot_id"
@@ -76,6 +81,11 @@ class RunFiles:
         return self.root / "dnsmasq.pid"
 
     @property
+    def dnsmasq_log(self) -> Path:
+        """Unix datagram socket of the boot handler: the supervisor sends it each line that dnsmasq says."""
+        return self.root / "dnsmasq.log"
+
+    @property
     def dhcp_hosts(self) -> Path:
         """Reservations, in the form of dnsmasq's ``dhcp-hostsfile``. Written by the watcher."""
         return self.root / "dhcp-hosts"
@@ -99,6 +109,21 @@ class RunFiles:
     def nginx_conf(self) -> Path:
         """Rendered once, at the start."""
         return self.root / "nginx.conf"
+
+    @property
+    def access_log(self) -> Path:
+        """Unix datagram socket of the boot handler: nginx sends it a line for each request, in syslog's form."""
+        return self.root / "access.log"
+
+    @property
+    def services(self) -> Path:
+        """What the supervisor says of its services: :mod:`pxeboot_stack.supervisor`."""
+        return self.root / "services.json"
+
+    @property
+    def healthy(self) -> Path:
+        """Written while all services answer: :mod:`pxeboot_stack.health`."""
+        return self.root / "healthy"
 
     @property
     def nginx(self) -> Path:

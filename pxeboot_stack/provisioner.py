@@ -56,6 +56,7 @@ ENABLED_UNITS = {
     "docker.service": "multi-user.target",
     "nftables.service": "sysinit.target",
     "pvmlab-setup.service": "sysinit.target",
+    "pxeboot_stack-health.service": "pxeboot_stack.service",
     "pxeboot_stack.service": "multi-user.target",
     "ssh.service": "multi-user.target",
     "systemd-networkd.service": "multi-user.target",

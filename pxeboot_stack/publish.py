@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 
-def publish_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+def publish_text(path: Path, text: str, *, mode: int = 0o644, flush: bool = True) -> None:
     """Make *text* the content of *path*: a reader sees the old file or the new one, also after a crash.
 
     There must be one writer per file: the temporary name is fixed, so that a killed writer leaves at most one.
 
+    :param flush: False does not wait for the disk: whole for every reader also then, but not after a power failure.
     :raises OSError: if it cannot be written; *path* is then what it was.
     """
     temporary = path.with_name(f".{path.name}.partial")
@@ -25,13 +26,31 @@ def publish_text(path: Path, text: str, *, mode: int = 0o644) -> None:
         with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 (a descriptor, not a path)
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
+            if flush:
+                os.fsync(stream.fileno())
         temporary.replace(path)
-        _flush_directory(path.parent)
+        if flush:
+            _flush_directory(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def flush_file(path: Path) -> None:
+    """Wait until a file that was published without a flush is on the disk, with its name; nothing if it is gone.
+
+    :raises OSError: if it cannot be flushed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _flush_directory(path.parent)
 
 
 def _flush_directory(path: Path) -> None:

@@ -49,14 +49,23 @@ def _artifact(subject: Subject, contained: Sequence[ContainedFile]) -> dict[str,
         "SPDXID": _ARTIFACT,
         "name": subject.build.task,
         "packageFileName": subject.path,
-        "checksums": [_checksum("SHA256", subject.sha256)],
-        "comment": f"size: {subject.size} bytes" + (f"; unpacked: {unpacked} bytes" if contained else ""),
+        **_identity(subject, unpacked),
         **_origin(None),
         "filesAnalyzed": bool(contained),
         **(
             {"packageVerificationCode": {"packageVerificationCodeValue": _verification(contained)}} if contained else {}
         ),
         **_NO_LICENCE,
+    }
+
+
+def _identity(subject: Subject, unpacked: int) -> dict[str, Any]:
+    """Return what the artifact is recognised by. A document inside it cannot know that."""
+    if not subject.sha256:
+        return {"comment": "the artifact that this document is in"}
+    return {
+        "checksums": [_checksum("SHA256", subject.sha256)],
+        "comment": f"size: {subject.size} bytes" + (f"; unpacked: {unpacked} bytes" if unpacked else ""),
     }
 
 

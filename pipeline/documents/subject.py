@@ -98,7 +98,10 @@ class Build:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """An artifact file. :ivar path: where it is in the cache, with forward slashes."""
+    """An artifact file. :ivar path: where it is in the cache, with forward slashes.
+
+    :ivar sha256: its digest; empty in a document that goes into the artifact itself. :ivar size: its bytes.
+    """
 
     path: str
     sha256: str

@@ -14,7 +14,7 @@ from typing import Any
 from contracts.arch import Arch
 from distros import debian
 from distros.release import Release
-from pipeline import cpio
+from pipeline import cpio, payload
 from pipeline.artifact import Artifact, Making
 from pipeline.debian.mmdebstrap import RootFilesystem
 from pipeline.debian.package_set import PackageSet
@@ -73,7 +73,11 @@ def modules(release: Release, arch: Arch, cache: Cache, *, selection: str) -> Ar
         else:
             entries = pack_modules(tree, INSTALLER_MODULES, optional=INSTALLER_MODULES_OPTIONAL)
         cpio.write_gzip(making.output, entries)
-        return {"kernel": tree.kver, "epoch": inherited_facts(archive)["epoch"]}
+        return {
+            "kernel": tree.kver,
+            "epoch": inherited_facts(archive)["epoch"],
+            payload.FACT: payload.tree_digest(entries, modules=True),
+        }
 
     return Artifact(
         name=f"modules:{release.name}:{arch}",
@@ -85,6 +89,8 @@ def modules(release: Release, arch: Arch, cache: Cache, *, selection: str) -> Ar
             "pipeline/compression.py",
             "pipeline/cpio.py",
             "pipeline/kernel",
+            "contracts/payload.py",
+            "pipeline/payload.py",
             "pipeline/recipes/distribution.py",
         ),
         options={"selection": selection},

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contracts.arch import Arch
-from pipeline import cpio
+from pipeline import cpio, payload
 from pipeline.artifact import Artifact, Making
 from pipeline.debian.deb_file import newest_time, unpack_debs
 from pipeline.debian.package_set import PackageSet
@@ -16,7 +16,8 @@ from pipeline.workspace import Cache, in_repository
 
 _SOURCES = in_repository(
     "installer", "contracts", "pipeline/compression.py", "pipeline/cpio.py", "pipeline/debian/deb_file.py",
-    "pipeline/elf.py", "pipeline/initrd.py", "pipeline/recipes/initrd.py", "pipeline/sourceless.py",
+    "pipeline/elf.py", "pipeline/initrd.py", "pipeline/payload.py", "pipeline/recipes/initrd.py",
+    "pipeline/sourceless.py",
 )  # fmt: skip
 
 
@@ -33,8 +34,9 @@ def initrd(arch: Arch, cache: Cache) -> Artifact:
         packages, debs = fetch(wanted, cache, making)
         tree = making.scratch / "tree"
         unpack_debs(debs, tree, making=making)
-        cpio.write_gzip(making.output, installer_initrd(tree))
-        return package_facts(packages, newest_time(debs))
+        entries = installer_initrd(tree)
+        cpio.write_gzip(making.output, entries)
+        return {**package_facts(packages, newest_time(debs)), payload.FACT: payload.tree_digest(entries, modules=False)}
 
     return Artifact(
         name=f"initrd:{arch}",

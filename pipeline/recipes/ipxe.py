@@ -1,12 +1,16 @@
-"""iPXE as an EFI program, from Debian's ``ipxe`` package: Debian 13's has both architectures, and the one is enough."""
+"""iPXE as boot programs, from Debian's ``ipxe`` package: Debian 13's has both architectures, and the one is enough.
+
+x86_64 machines boot by UEFI or BIOS, so that there are two programs for them.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from contracts.arch import Arch
+from contracts.arch import BIOS_BINARY, Arch
 from pipeline.artifact import Artifact, Making
 from pipeline.debian.deb_file import newest_time, unpack_debs
 from pipeline.debian.package_set import PackageSet
@@ -23,25 +27,33 @@ def package_set(arch: Arch) -> PackageSet:
 
 
 def ipxe(arch: Arch, cache: Cache) -> Artifact:
-    """Return the network boot program for UEFI machines of *arch*."""
+    """Return the network boot programs for machines of *arch*."""
     wanted = package_set(arch)
+    names = _programs(arch, cache)
 
     def make(making: Making) -> Mapping[str, Any]:
         packages, debs = fetch(wanted, cache, making)
         unpack_debs(debs, making.scratch / "tree", making=making)
-        binary = making.scratch / f"tree/usr/lib/ipxe/ipxe-{arch.debian}.efi"
-        if not binary.exists():
-            raise PvmlabError(f"Debian's ipxe package has no {binary.name}", details=f"suite {_SUITE}")
-        shutil.copyfile(binary, making.output)
+        for target, name in names.items():
+            binary = making.scratch / "tree/usr/lib/ipxe" / name
+            if not binary.exists():
+                raise PvmlabError(f"Debian's ipxe package has no {binary.name}", details=f"suite {_SUITE}")
+            shutil.copyfile(binary, making.outputs[target])
         return package_facts(packages, newest_time(debs))
 
     return Artifact(
         name=f"ipxe:{arch}",
-        doc=f"iPXE for UEFI, {arch}",
+        doc=f"iPXE, {arch}",
         cache=cache,
-        targets=(cache.ipxe(arch),),
+        targets=tuple(names),
         inputs=(manifest_path(wanted, cache),),
         sources=in_repository("pipeline/debian/deb_file.py", "pipeline/recipes/ipxe.py"),
         tools=("dpkg-deb",),
         make=make,
     )
+
+
+def _programs(arch: Arch, cache: Cache) -> dict[Path, str]:
+    """Return for each program of *arch* its name in Debian's package."""
+    bios = {cache.ipxe_bios: BIOS_BINARY} if arch is Arch.X86_64 else {}
+    return {cache.ipxe(arch): f"ipxe-{arch.debian}.efi", **bios}

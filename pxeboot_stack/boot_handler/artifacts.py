@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,19 @@ def require_artifacts(settings: Settings, machine: VmDefinition) -> None:
             if _size(folder / "native" / name) is None:
                 raise _missing(f"native/{name}", machine)
         return
+    require_shell(settings, machine)
+    require_rootfs(settings, machine)
+
+
+def require_shell(settings: Settings, machine: VmDefinition) -> None:
+    """Check that all the installer's shell needs is there, whatever installs the machine.
+
+    :raises Refusal: 503, naming the first that is missing.
+    """
+    folder = _image_folder(settings, machine)
     for path in (folder / KERNEL, folder / MODULES, settings.initrds / machine.arch / INITRD):
         if _size(path) is None:
             raise _missing(path.name, machine)
-    require_rootfs(settings, machine)
 
 
 def require_rootfs(settings: Settings, machine: VmDefinition) -> RootfsSource:
@@ -86,8 +96,8 @@ def _size(path: Path) -> int | None:
 
 def _read_sidecar(path: Path, machine: VmDefinition) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
-            data = json.loads(stream.read(_MAX_SIDECAR_BYTES))
+        about = path.stat()
+        data = _parsed(path, (about.st_mtime_ns, about.st_ctime_ns, about.st_size, about.st_ino))
     except OSError:
         raise _missing(path.name, machine) from None
     except ValueError as error:
@@ -95,6 +105,19 @@ def _read_sidecar(path: Path, machine: VmDefinition) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("schema") != sidecar.SCHEMA:
         raise _bad_sidecar(machine, f"its schema is not {sidecar.SCHEMA}")
     return data
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(path: Path, signature: tuple[int, ...]) -> Any:  # noqa: ARG001 (another file, another call)
+    """Return what the sidecar *path* holds; it is read once, however often asked.
+
+    :raises OSError: if it cannot be read. :raises ValueError: if it is not JSON.
+    """
+    with path.open("rb") as stream:
+        try:
+            return json.loads(stream.read(_MAX_SIDECAR_BYTES))
+        except RecursionError as error:
+            raise ValueError(str(error)) from None
 
 
 def _missing(name: str, machine: VmDefinition) -> Refusal:

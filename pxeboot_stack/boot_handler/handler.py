@@ -1,194 +1,200 @@
 """What the boot handler answers, decided without a word of HTTP.
 
-Who may ask: anybody on the LAN may ask what a machine would boot, but only a request from the machine's reserved
-address changes its install state, reports, or reads its secrets (host key, seed, configuration). The address is
-what nginx saw, so a machine that takes another's address is taken for it; the lab trusts its own machines so far.
+Who may ask: a boot script goes to the machine itself only, that is, to one of the addresses that are reserved for it;
+the script carries a token, and both together open what is for that machine alone (:mod:`.tokens`). The address is what
+nginx saw. Whoever else asks is told what is wrong, in a script, and changes nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 
-from contracts import document, nocloud
+from contracts import document
 from contracts.answers import MAIN
-from contracts.install import InstallerConfig, report_path, seed_path
 from contracts.machine import VmDefinition
-from contracts.names import normalize_mac, validate_machine_name
-from contracts.report import InstallState, MachineStatus, Report
-from pxeboot_stack.boot_handler import answers, scripts, status
-from pxeboot_stack.boot_handler.artifacts import require_artifacts, require_rootfs
+from contracts.names import normalize_mac
+from contracts.orders import Order
+from contracts.report import InstallState, MachineStatus, Outcome, Report
+from contracts.timeline import EventKind
+from pxeboot_stack.boot_handler import documents, menu, scripts, status
+from pxeboot_stack.boot_handler.artifacts import require_shell
+from pxeboot_stack.boot_handler.documents import Document
+from pxeboot_stack.boot_handler.orders import read_order
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
-from pxeboot_stack.definitions import DefinitionStore, Fault
+from pxeboot_stack.boot_handler.status import Boot
+from pxeboot_stack.boot_handler.timeline import Timelines
+from pxeboot_stack.boot_handler.tokens import REPORTING, TokenStore, addresses_of
+from pxeboot_stack.definitions import DefinitionStore, Fault, Machines
 
 _LOG = logging.getLogger(__name__)
-TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """A body and what it is. :ivar status: 200, or 503 of :meth:`BootHandler.health`."""
-
-    body: str
-    media_type: str = TEXT
-    status: int = 200
 
 
 class BootHandler:
     """Answers requests; each method is one route. They raise :class:`Refusal` for every answer that is no success.
 
     Statuses: 400 the request makes no sense; 403 not for this client; 404 no such machine or document; 409 and 422 a
-    report that cannot be; 500 a file of the lab needs a person (a broken definition or status); 503 something is
-    missing that may be there at the next try (an artifact, room on the disk).
+    report that cannot be; 500 a file of the lab needs a person (a broken definition, status or template); 503
+    something is missing that may be there at the next try (an artifact, room on the disk).
+
+    :ivar definitions: the machines. :ivar statuses: their install states. :ivar timelines: what was seen of them.
+    :raises OSError: if the folder of tokens cannot be made.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._definitions = DefinitionStore(settings.vms, lan=settings.lan)
-        self._statuses = status.StatusStore(settings.status)
         self._clock = clock
+        self._tokens = TokenStore(settings.tokens, clock=clock)
+        self.definitions = DefinitionStore(settings.vms, lan=settings.lan)
+        self.statuses = status.StatusStore(settings.status)
+        self.timelines = Timelines(settings.status)
 
-    def chain_script(self) -> Answer:
-        """``GET /boot.ipxe``."""
-        return Answer(scripts.render_chain(self._settings.lan.base_url))
+    def chain_script(self, *, client: str | None) -> Document:
+        """``GET /boot.ipxe``: iPXE runs, and asks what to ask."""
+        machines, now = self.definitions.current(), self._clock()
+        if (machine := machines.by_address.get(client or "")) is not None:
+            self.timelines.add(machine, EventKind.CHAIN, "boot.ipxe fetched", now=now)
+        elif client and (mac := self.timelines.find_stranger(client)):
+            self.timelines.add_stranger(mac, EventKind.CHAIN, "boot.ipxe fetched", now=now)
+        return Document(scripts.render_chain(self._settings.lan.base_url))
 
-    def boot_script(self, mac: str, *, client: str | None) -> Answer:
+    def boot_script(self, mac_text: str, *, client: str | None) -> Document:
         """``GET /ipxe?mac=``: the disk for a machine that is installed, the installer for any other."""
-        machine = self._require_mac(mac)
-        now, known = self._clock(), self._statuses.read(machine)
-        if known.state is InstallState.INSTALLED:
-            self._record(machine, status.disk_script_fetched(known, now=now), before=known, client=client)
-            return Answer(scripts.render_boot_disk(machine))
         try:
-            require_artifacts(self._settings, machine)
-            if machine.installer.is_native:
-                answers.check(machine, self._settings)
-        except Refusal as refusal:
-            self._record(machine, status.refused(known, refusal.sentence, now=now), before=known, client=client)
-            raise
-        self._record(machine, status.install_script_fetched(known, now=now), before=known, client=client)
-        render = scripts.render_native if machine.installer.is_native else scripts.render_install
-        return Answer(render(machine, self._settings))
-
-    def installer_config(self, mac: str, *, client: str | None) -> Answer:
-        """``GET /config/<mac>``: a :class:`contracts.install.InstallerConfig`, for the machine itself only."""
-        machine = self._require_mac(mac)
-        _require_own_address(machine, client, what="configuration")
-        base = self._settings.lan.base_url
-        config = InstallerConfig(
-            name=machine.name,
-            mac=machine.mac,
-            arch=machine.arch,
-            distro=machine.distro,
-            domain=self._settings.lan.domain,
-            disk=machine.disk_bus.device,
-            rootfs=require_rootfs(self._settings, machine),
-            seed_url=base + seed_path(machine.name),
-            report_url=base + report_path(machine.mac),
-            kernel_args=(f"console={machine.arch.serial_device},115200", "quiet"),
-            reboot_on_success=machine.reboot_on_success,
-        )
-        return Answer(document.dumps(config), JSON)
-
-    def seed_document(self, name: str, kind: str, *, client: str | None) -> Answer:
-        """``GET /cloud-init/<name>/<kind>``: a NoCloud document, for the machine itself only."""
-        machine = self._require_name(name)
-        render = nocloud.DOCUMENTS.get(kind)
-        if render is None:
-            raise Refusal(404, f"{kind!r} is no NoCloud document; there are {', '.join(nocloud.DOCUMENTS)}")
-        _require_own_address(machine, client, what=kind)
-        return Answer(render(machine, self._settings.lan))
-
-    def answer_document(self, name: str, document_name: str, *, client: str | None) -> Answer:
-        """``GET /answers/<name>/<document>``: what its own installer is told, for the machine itself only."""
-        machine = self._require_name(name)
-        _require_own_address(machine, client, what="answer file")
-        text = answers.render(machine, document_name, self._settings)
-        if document_name == MAIN.get(machine.installer):
-            known = self._statuses.read(machine)
-            self._record(machine, status.answers_fetched(known, now=self._clock()), before=known, client=client)
-        return Answer(text)
-
-    def take_report(self, mac: str, body: bytes, *, client: str | None) -> Answer:
-        """``POST /report/<mac>``: a :class:`contracts.report.Report`, from the machine itself only."""
-        machine = self._require_mac(mac)
-        _require_own_address(machine, client, what="install state")
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Refusal(400, f"the report is not JSON: {error}") from None
-        try:
-            report = document.decode(Report, data)
-        except document.DocumentError as error:
-            raise Refusal(422, f"the report is {error}") from None
-        known = self._statuses.read(machine)
-        now = status.reported(known, report, now=self._clock())
-        if now != known:
-            self._statuses.write(machine, now)
-        if now.state is not known.state:
-            _LOG.info("%s: %s -> %s: %s", machine.name, known.state, now.state, now.message)
-        return Answer(f"{machine.name} is {now.state}\n")
-
-    def health(self) -> Answer:
-        """``GET /healthz``: 200 if we can do our work, 503 if not; what is wrong is in the body either way."""
-        machines = self._definitions.current()
-        problems = [self._definitions.unreadable] if self._definitions.unreadable else []
-        if not os.access(self._settings.status, os.W_OK | os.X_OK):
-            problems.append(f"{self._settings.status} is not writable")
-        problems += [
-            f"{path} is not there" for path in (self._settings.images, self._settings.initrds) if not path.is_dir()
-        ]
-        detail = {
-            "ready": not problems,
-            "problems": problems,
-            "machines": len(machines.by_name),
-            "refused_definitions": {name: fault.reason for name, fault in sorted(machines.faults.items())},
-        }
-        return Answer(json.dumps(detail, indent=2) + "\n", JSON, 503 if problems else 200)
-
-    def _require_mac(self, text: str) -> VmDefinition:
-        try:
-            mac = normalize_mac(text)
+            mac = normalize_mac(mac_text)
         except ValueError as error:
             raise Refusal(400, str(error)) from None
-        machines = self._definitions.current()
-        if machine := machines.by_mac.get(mac):
-            return machine
+        machines, now = self.definitions.current(), self._clock()
+        machine = machines.by_mac.get(mac)
+        if machine is None:
+            return self._stranger(mac, machines, client=client, now=now)
+        if client not in addresses_of(machine):
+            text = f"asked for a boot script from {client}, which is not its address"
+            _LOG.warning("%s %s", machine.name, text, extra={"machine": machine.name, "client": client})
+            self.timelines.add(machine, EventKind.FOREIGN, text, now=now)
+            return Document(menu.render_foreign(machine, mac, client, self._settings))
+        known, order = self.statuses.read(machine), read_order(self._settings.vms, machine)
+        match status.decide(known, order):
+            case Boot.DISK:
+                self._record(machine, status.disk_script_fetched(known, now=now), before=known)
+                self.timelines.add(machine, EventKind.DISK_SCRIPT, "boot script: boot the disk", now=now)
+                return Document(scripts.render_boot_disk(machine))
+            case Boot.RESCUE:
+                assert order is not None  # noqa: S101 (nothing else leads here)
+                return self._rescue(machine, known, order, now=now)
+            case Boot.INSTALL:
+                return self._install(machine, known, order, now=now)
+
+    def _install(self, machine: VmDefinition, known: MachineStatus, order: Order | None, *, now: float) -> Document:
+        try:
+            documents.check(machine, self._settings)
+            script = documents.boot_script(machine, self._settings, token=self._tokens.issue(machine))
+        except Refusal as refusal:
+            self._refused(machine, known, refusal, now=now)
+            raise
+        # First the state, then the answer: a machine that was sent into an install is never taken for another one.
+        # What that state replaces is no system and no order, as a rule: then the disk may take the second after. Before
+        # that is over nothing of the installer runs, and a power failure of the host would end the machine, too.
+        after = status.install_script_fetched(known, order=order, now=now)
+        self._record(machine, after, before=known, flush=after.order != known.order or known.installs > 0)
+        return Document(script)
+
+    def _rescue(self, machine: VmDefinition, known: MachineStatus, order: Order, *, now: float) -> Document:
+        try:
+            require_shell(self._settings, machine)
+        except Refusal as refusal:
+            self.timelines.add(machine, EventKind.REFUSED, refusal.sentence, now=now)
+            raise
+        self._record(machine, status.rescue_script_fetched(known, order=order, now=now), before=known)
+        return Document(scripts.render_rescue(machine, self._settings))
+
+    def _refused(self, machine: VmDefinition, known: MachineStatus, refusal: Refusal, *, now: float) -> None:
+        after = status.refused(known, refusal.sentence, now=now)
+        if after is known:
+            self.timelines.add(machine, EventKind.REFUSED, refusal.sentence, now=now)
+        self._record(machine, after, before=known)
+
+    def _stranger(self, mac: str, machines: Machines, *, client: str | None, now: float) -> Document:
         if fault := machines.find_refused(mac):
             raise _refused_definition(fault)
-        raise Refusal(404, f"no machine of this lab has the MAC address {mac}")
+        text = "asked what to boot, and was shown how it is adopted"
+        self.timelines.add_stranger(mac, EventKind.MENU, text, address=client or "", now=now)
+        return Document(menu.render_unknown(mac, client, self._settings))
 
-    def _require_name(self, text: str) -> VmDefinition:
+    def machine_document(self, token: str, path: str, *, client: str | None) -> Document:
+        """``GET /m/<token>/<path>``: what is for one machine alone."""
+        machine = self._require_bearer(token, document=path, client=client)
+        now, answer = self._clock(), documents.render(machine, path, self._settings, token=token)
+        self.timelines.add(machine, EventKind.DOCUMENT, f"{path} fetched", now=now)
+        if path == f"{documents.ANSWERS}{MAIN.get(machine.installer)}":
+            known = self.statuses.read(machine)
+            self._record(machine, status.answers_fetched(known, now=now), before=known)
+        return answer
+
+    def take_report(self, token: str, body: bytes, *, client: str | None) -> Document:
+        """``POST /m/<token>/report``: a :class:`contracts.report.Report`, from the machine itself only."""
+        machine = self._require_bearer(token, document=REPORTING, client=client)
+        report = _parse_report(body)
+        known = self.statuses.read(machine)
+        now = status.reported(known, report, now=self._clock())
+        self._record(machine, now, before=known)
+        if report.outcome is Outcome.DONE:
+            self._tokens.end(machine)
+        return Document(f"{machine.name} is {now.state}\n")
+
+    def _require_bearer(self, token: str, *, document: str, client: str | None) -> VmDefinition:
+        """Return the machine that *token* was made for, if *client* may have *document* of it now.
+
+        :raises Refusal: 403 if not; that is in the log, and in the timelines of both machines.
+        """
+        machines = self.definitions.current()
         try:
-            name = validate_machine_name(text)
-        except ValueError as error:
-            raise Refusal(400, str(error)) from None
-        machines = self._definitions.current()
-        if machine := machines.by_name.get(name):
-            return machine
-        if fault := machines.faults.get(name):
-            raise _refused_definition(fault)
-        raise Refusal(404, f"this lab has no machine named {name}")
+            uuid = self._tokens.require_uuid(token, document=document, client=client)
+        except Refusal as refusal:
+            self._denied(machines.by_address.get(client or ""), refusal)
+            raise
+        machine = machines.by_uuid.get(uuid)
+        if machine is None:
+            raise Refusal(404, "the machine that this was for is no machine of this lab any more")
+        try:
+            self._tokens.require(machine, token, document=document, client=client)
+        except Refusal as refusal:
+            self._denied(machine, refusal)
+            if (asker := machines.by_address.get(client or "")) is not machine:
+                self._denied(asker, refusal)
+            raise
+        return machine
 
-    def _record(self, machine: VmDefinition, now: MachineStatus, *, before: MachineStatus, client: str | None) -> None:
-        """Keep the new status, if it is the machine itself that asked: a person with curl changes nothing."""
-        if client != machine.ip:
-            _LOG.warning("%s asked for the boot script of %s, whose address is %s", client, machine.name, machine.ip)
-        elif now != before:
-            self._statuses.write(machine, now)
-            _LOG.info("%s: %s -> %s", machine.name, before.state, now.state)
+    def _denied(self, machine: VmDefinition | None, refusal: Refusal) -> None:
+        if machine is not None and refusal.status == 403:
+            self.timelines.add(machine, EventKind.DENIED, f"refused: {refusal.sentence}", now=self._clock())
+
+    def _record(
+        self, machine: VmDefinition, now: MachineStatus, *, before: MachineStatus, flush: bool = True
+    ) -> None:  # fmt: skip
+        """Keep the new status, if there is one."""
+        if now is before or now == before:
+            return
+        self.statuses.write(machine, now, flush=flush)
+        if now.state is not before.state:
+            said = f": {now.message}" if now.state in {InstallState.FAILED, InstallState.INSTALLED} else ""
+            _LOG.info(
+                "%s: %s -> %s%s", machine.name, before.state, now.state, said, extra={"machine": machine.name}
+            )  # fmt: skip
 
 
-def _require_own_address(machine: VmDefinition, client: str | None, *, what: str) -> None:
-    if client != machine.ip:
-        _LOG.warning("refused: %s asked for the %s of %s, whose address is %s", client, what, machine.name, machine.ip)
-        raise Refusal(403, f"the {what} of {machine.name} is for {machine.name} only, and {client} is not its address")
+def _parse_report(body: bytes) -> Report:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"the report is not JSON: {error}") from None
+    try:
+        return document.decode(Report, data)
+    except document.DocumentError as error:
+        raise Refusal(422, f"the report is {error}") from None
 
 
 def _refused_definition(fault: Fault) -> Refusal:

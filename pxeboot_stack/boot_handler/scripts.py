@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from contracts.answers import MAIN, answers_path
-from contracts.install import ARG_CONFIG_URL, ARG_MAC, ARG_MODE, config_path
+from contracts.answers import MAIN
+from contracts.install import ARG_CONFIG_URL, ARG_MAC, ARG_MODE
 from contracts.machine import Installer, VmDefinition
+from contracts.tokens import answers_path, config_path
 from pxeboot_stack.boot_handler.artifacts import INITRD, KERNEL, MODULES, image_url, initrd_url, native_url
 from pxeboot_stack.boot_handler.settings import Settings
 
@@ -48,7 +49,7 @@ exit 1
 """
 
 
-def render_install(machine: VmDefinition, settings: Settings) -> str:
+def render_install(machine: VmDefinition, settings: Settings, *, token: str) -> str:
     """Return the script that boots the installer.
 
     The kernel command line names the initrds as well: iPXE of 2019 hands over only those. An install that cannot be
@@ -57,7 +58,7 @@ def render_install(machine: VmDefinition, settings: Settings) -> str:
     arguments = " ".join(map(_word, (
         f"initrd={INITRD}",
         f"initrd={MODULES}",
-        f"{ARG_CONFIG_URL}={settings.lan.base_url}{config_path(machine.mac)}",
+        f"{ARG_CONFIG_URL}={settings.lan.base_url}{config_path(token)}",
         f"{ARG_MAC}={machine.mac}",
         f"{ARG_MODE}=install",
         f"console={machine.arch.serial_device},115200",
@@ -71,7 +72,25 @@ def render_install(machine: VmDefinition, settings: Settings) -> str:
     return _render_loading(machine, settings, loads, what=_word(machine.distro))
 
 
-def render_native(machine: VmDefinition, settings: Settings) -> str:
+def render_rescue(machine: VmDefinition, settings: Settings) -> str:
+    """Return the script that boots the installer's shell. There is no token in it: the shell gets nothing secret."""
+    arguments = " ".join(map(_word, (
+        f"initrd={INITRD}",
+        f"initrd={MODULES}",
+        f"{ARG_MAC}={machine.mac}",
+        f"{ARG_MODE}=shell",
+        f"console={machine.arch.serial_device},115200",
+        "quiet",
+    )))  # fmt: skip
+    loads = [
+        f"kernel --name {KERNEL} {_word(image_url(settings, machine, KERNEL))} {arguments}",
+        f"initrd --name {INITRD} {_word(initrd_url(settings, machine))}",
+        f"initrd --name {MODULES} {_word(image_url(settings, machine, MODULES))}",
+    ]
+    return _render_loading(machine, settings, loads, what="nothing: it boots a rescue shell")
+
+
+def render_native(machine: VmDefinition, settings: Settings, *, token: str) -> str:
     """Return the script that boots the distribution's own installer.
 
     Sources of the arguments: appendix B of the Debian installation guide; "How to netboot the server installer" of
@@ -81,7 +100,7 @@ def render_native(machine: VmDefinition, settings: Settings) -> str:
         Installer.PRESEED: _preseed_arguments,
         Installer.AUTOINSTALL: _autoinstall_arguments,
         Installer.KICKSTART: _kickstart_arguments,
-    }[machine.installer](machine, settings)
+    }[machine.installer](machine, settings, token)
     loads = [
         f"kernel --name {KERNEL} {_word(native_url(settings, machine, KERNEL))} initrd=initrd {arguments}",
         f"initrd --name initrd {_word(native_url(settings, machine, 'initrd'))}",
@@ -89,8 +108,8 @@ def render_native(machine: VmDefinition, settings: Settings) -> str:
     return _render_loading(machine, settings, loads, what=f"{_word(machine.distro)} by {machine.installer}")
 
 
-def _preseed_arguments(machine: VmDefinition, settings: Settings) -> str:
-    answers = settings.lan.base_url + answers_path(machine.name) + MAIN[machine.installer]
+def _preseed_arguments(machine: VmDefinition, settings: Settings, token: str) -> str:
+    answers = settings.lan.base_url + answers_path(token) + MAIN[machine.installer]
     return " ".join(map(_word, (
         "auto=true",  # ask for language and keyboard after the answers are there
         "priority=critical",
@@ -105,8 +124,8 @@ def _preseed_arguments(machine: VmDefinition, settings: Settings) -> str:
     )))  # fmt: skip
 
 
-def _autoinstall_arguments(machine: VmDefinition, settings: Settings) -> str:
-    answers = _word(settings.lan.base_url + answers_path(machine.name))
+def _autoinstall_arguments(machine: VmDefinition, settings: Settings, token: str) -> str:
+    answers = _word(settings.lan.base_url + answers_path(token))
     return " ".join((
         "ip=dhcp",
         _word(f"url={native_url(settings, machine, 'install.iso')}"),
@@ -118,8 +137,8 @@ def _autoinstall_arguments(machine: VmDefinition, settings: Settings) -> str:
     ))  # fmt: skip
 
 
-def _kickstart_arguments(machine: VmDefinition, settings: Settings) -> str:
-    answers = settings.lan.base_url + answers_path(machine.name) + MAIN[machine.installer]
+def _kickstart_arguments(machine: VmDefinition, settings: Settings, token: str) -> str:
+    answers = settings.lan.base_url + answers_path(token) + MAIN[machine.installer]
     return " ".join(map(_word, (
         f"inst.stage2={native_url(settings, machine, '')}",
         f"inst.ks={answers}",

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from contracts.lan import Lan
-from pxeboot_stack.paths import HostShares, host_shares
+from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
 
 LISTEN_ADDRESS = "127.0.0.1"  # nginx is in front; nobody else may reach us, as we believe what its headers say
 LISTEN_PORT = 8080
@@ -17,6 +17,8 @@ class Settings:
     """Where things are, and the network they are told about.
 
     :ivar lan: its ``base_url`` begins every URL we write; the Host header of a request never does.
+    :ivar templates: a person's own templates; the folder need not be there.
+    :ivar run: the container's own files: dnsmasq's process id, the sockets that log lines come from, tokens.
     """
 
     lan: Lan
@@ -24,11 +26,21 @@ class Settings:
     status: Path
     images: Path
     initrds: Path
+    templates: Path
+    run: RunFiles
 
     @classmethod
-    def of_shares(cls, shares: HostShares, lan: Lan) -> Settings:
+    def of_shares(cls, shares: HostShares, lan: Lan, run: RunFiles) -> Settings:
         """Return the settings for the directories the host shares."""
-        return cls(lan=lan, vms=shares.vms, status=shares.status, images=shares.images, initrds=shares.initrds)
+        return cls(
+            lan=lan, vms=shares.vms, status=shares.status, images=shares.images, initrds=shares.initrds,
+            templates=shares.templates, run=run,
+        )  # fmt: skip
+
+    @property
+    def tokens(self) -> Path:
+        """Where the digests of the machines' tokens are kept, mode 0700."""
+        return self.run.root / "tokens"
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -37,4 +49,4 @@ class Settings:
         :raises OSError: if ``lab.json`` cannot be read. :raises DocumentError: if it is not valid.
         """
         shares = host_shares()
-        return cls.of_shares(shares, shares.read_lan())
+        return cls.of_shares(shares, shares.read_lan(), run_files())

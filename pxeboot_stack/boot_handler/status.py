@@ -1,26 +1,41 @@
-"""The install state of a machine: how it changes (pure functions) and where it is kept."""
+"""The install state of a machine: how it changes (pure functions) and where it is kept.
+
+    new ──script──> booting ──report──> installing ──done──> installed ──script──> (its disk)
+                       ^  failed <──report──┘ │                   │
+                       └── script, an order ──┴───────────────────┘
+    rescue is entered by an order from any state, and left for that state with the next script.
+
+A machine is sent into an install until one has ended well, and then never again without an order.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
+import logging
+from collections import deque
 from pathlib import Path
 
 from contracts import document
 from contracts.machine import VmDefinition
-from contracts.report import (
-    MAX_EVENTS,
-    Event,
-    InstallState,
-    MachineStatus,
-    Outcome,
-    Phase,
-    Report,
-)
+from contracts.orders import Order, OrderKind
+from contracts.report import MAX_TRANSITIONS, InstallState, MachineStatus, Outcome, Phase, Report
+from contracts.timeline import Event, EventKind
 from pxeboot_stack.boot_handler.refusal import Refusal
-from pxeboot_stack.publish import publish_text
+from pxeboot_stack.publish import flush_file, publish_text
 
+_LOG = logging.getLogger(__name__)
 MAX_LINE = 500  # characters of a message, an output line or an event that are kept
 _LAST_PHASE = list(Phase)[-1]
+_Signature = tuple[int, int, int, int]
+
+
+class Boot(enum.StrEnum):
+    """What a machine that asks for its boot script is to boot."""
+
+    INSTALL = "install"
+    DISK = "disk"
+    RESCUE = "rescue"
 
 
 def fresh(machine: VmDefinition) -> MachineStatus:
@@ -28,16 +43,45 @@ def fresh(machine: VmDefinition) -> MachineStatus:
     return MachineStatus(name=machine.name, uuid=machine.uuid)
 
 
-def install_script_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
-    """Return the status after the machine was sent into an install, its first or again after a failed one."""
+def decide(status: MachineStatus, order: Order | None) -> Boot:
+    """Return what the machine is to boot now. :param order: the last one that there is, carried out or not."""
+    if order is not None and order.is_due(status.uuid, status.order):
+        return {OrderKind.REINSTALL: Boot.INSTALL, OrderKind.RESCUE: Boot.RESCUE}[order.kind]
+    return Boot.DISK if _settled(status).state is InstallState.INSTALLED else Boot.INSTALL
+
+
+def install_script_fetched(status: MachineStatus, *, order: Order | None = None, now: float) -> MachineStatus:
+    """Return the status after the machine was sent into an install: its first, again after a failed one, or ordered."""
+    status = _carried_out(status, order, now=now)
     return _with_event(
         dataclasses.replace(
-            status, state=InstallState.BOOTING, phase=None, percent=0, lines=(),
+            status, state=InstallState.BOOTING, resume=None, phase=None, percent=0, lines=(),
             message="fetched its boot script, loads the installer",
         ),
-        "boot script fetched: install",
+        EventKind.INSTALL_SCRIPT, "boot script: install",
         now=now,
     )  # fmt: skip
+
+
+def rescue_script_fetched(status: MachineStatus, *, order: Order, now: float) -> MachineStatus:
+    """Return the status after the machine was sent into the installer's shell."""
+    before = _settled(status)
+    return _with_event(
+        dataclasses.replace(
+            _carried_out(before, order, now=now), state=InstallState.RESCUE, resume=before.state,
+            message="fetched its boot script, loads the shell",
+        ),
+        EventKind.RESCUE_SCRIPT, "boot script: rescue",
+        now=now,
+    )  # fmt: skip
+
+
+def disk_script_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
+    """Return the status after an installed machine was sent to its disk: nothing changes, but that a rescue ends."""
+    if status.state is not InstallState.RESCUE:
+        return status
+    return _with_event(_settled(status), EventKind.DISK_SCRIPT, "boot script: boot the disk; the rescue is over",
+                       now=now)  # fmt: skip
 
 
 def answers_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
@@ -49,23 +93,23 @@ def answers_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
             status, state=InstallState.INSTALLING, phase=Phase.CONFIGURATION, percent=5,
             message="fetched its answer file",
         ),
-        "answer file fetched",
+        EventKind.DOCUMENT, "answer file fetched",
         now=now,
     )  # fmt: skip
 
 
-def disk_script_fetched(status: MachineStatus, *, now: float) -> MachineStatus:
-    """Return the status after an installed machine was sent to its disk: only the timeline grows."""
-    return _with_event(status, "boot script fetched: boot the disk", now=now)
-
-
 def refused(status: MachineStatus, reason: str, *, now: float) -> MachineStatus:
-    """Return the status after a machine could not be sent into its install."""
+    """Return the status after a machine could not be sent into its install. An installed one stays installed."""
     message = plain_line(reason)
-    if (status.state, status.message) == (InstallState.FAILED, message):
+    if _settled(status).state is InstallState.INSTALLED or (status.state, status.message) == (
+        InstallState.FAILED, message,
+    ):  # fmt: skip
         return status  # it asks again every few seconds
     return _with_event(
-        dataclasses.replace(status, state=InstallState.FAILED, phase=None, percent=0, lines=(), message=message),
+        dataclasses.replace(
+            status, state=InstallState.FAILED, resume=None, phase=None, percent=0, lines=(), message=message
+        ),
+        EventKind.REFUSED,
         f"boot script refused: {message}",
         now=now,
     )
@@ -78,6 +122,8 @@ def reported(status: MachineStatus, report: Report, *, now: float) -> MachineSta
     """
     if report.outcome is Outcome.DONE and report.phase is not _LAST_PHASE:
         raise Refusal(422, f"an install is done with its last phase, {_LAST_PHASE}, not with {report.phase}")
+    if status.state is InstallState.RESCUE:
+        raise Refusal(409, f"{status.name} was booted into a rescue shell; this report is about no install of it")
     if status.state is InstallState.INSTALLED:
         if report.outcome is Outcome.DONE:
             return status
@@ -85,6 +131,22 @@ def reported(status: MachineStatus, report: Report, *, now: float) -> MachineSta
     if report.outcome is Outcome.DONE and status.state is InstallState.NEW:
         raise Refusal(409, f"{status.name} has not begun an install, so it cannot have finished one")
     return _with_event_of(report, _apply(status, report, now=now), before=status, now=now)
+
+
+def _settled(status: MachineStatus) -> MachineStatus:
+    """Return the status as it is when a rescue is over."""
+    if status.state is not InstallState.RESCUE:
+        return status
+    return dataclasses.replace(status, state=status.resume or InstallState.NEW, resume=None, message="")
+
+
+def _carried_out(status: MachineStatus, order: Order | None, *, now: float) -> MachineStatus:
+    """Note that *order* was carried out, if it was due: the same write keeps this and what it leads to."""
+    if order is None or not order.is_due(status.uuid, status.order):
+        return status
+    return _with_event(
+        dataclasses.replace(status, order=order.id), EventKind.ORDERED, f"{order.kind}, as ordered", now=now
+    )
 
 
 def _apply(status: MachineStatus, report: Report, *, now: float) -> MachineStatus:
@@ -109,13 +171,17 @@ def _with_event_of(report: Report, status: MachineStatus, *, before: MachineStat
     """Add an event when the install moves on, not at every percent."""
     if (status.state, status.phase) == (before.state, before.phase) and status.state is InstallState.INSTALLING:
         return status
-    what = {Outcome.RUNNING: "", Outcome.FAILED: " failed", Outcome.DONE: " done, installed"}[report.outcome]
-    return _with_event(status, f"{report.phase}{what}: {status.message}", now=now)
+    kind, what = {
+        Outcome.RUNNING: (EventKind.PHASE, ""),
+        Outcome.FAILED: (EventKind.FAILED, " failed"),
+        Outcome.DONE: (EventKind.DONE, " done, installed"),
+    }[report.outcome]
+    return _with_event(status, kind, f"{report.phase}{what}: {status.message}", now=now)
 
 
-def _with_event(status: MachineStatus, text: str, *, now: float) -> MachineStatus:
-    events = (*status.events, Event(time=now, text=plain_line(text)))[-MAX_EVENTS:]
-    return dataclasses.replace(status, events=events, updated=now)
+def _with_event(status: MachineStatus, kind: EventKind, text: str, *, now: float) -> MachineStatus:
+    event = Event(time=now, kind=kind, text=plain_line(text))
+    return dataclasses.replace(status, events=(*status.events, event)[-MAX_TRANSITIONS:], updated=now)
 
 
 def plain_line(text: str) -> str:
@@ -124,10 +190,16 @@ def plain_line(text: str) -> str:
 
 
 class StatusStore:
-    """Keeps one ``<name>.json`` per machine. The only writer of these files."""
+    """Keeps one ``<name>.json`` per machine, and what they hold in memory. The only writer of these files.
+
+    A file is read again when it is another one than we wrote or read: people remove one to have a machine start
+    afresh, and so does the host before an install begins anew.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._known: dict[str, tuple[_Signature, MachineStatus]] = {}
+        self._unflushed: deque[Path] = deque()
 
     def read(self, machine: VmDefinition) -> MachineStatus:
         """Return the machine's status: a fresh one if there is none, or if it is of an older machine of that name.
@@ -136,8 +208,13 @@ class StatusStore:
         """
         path = self._path(machine)
         try:
-            status = document.loads(MachineStatus, path.read_bytes())
+            signature = _signature(path)
+            known = self._known.get(machine.name)
+            if known is None or known[0] != signature:
+                known = signature, document.loads(MachineStatus, path.read_bytes())
+                self._known[machine.name] = known
         except FileNotFoundError:
+            self.forget(machine.name)
             return fresh(machine)
         except (OSError, document.DocumentError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -145,17 +222,45 @@ class StatusStore:
                 500,
                 f"the status of {machine.name} cannot be read ({reason}); remove status/{path.name} to start afresh",
             ) from None
-        return status if status.uuid == machine.uuid else fresh(machine)
+        return known[1] if known[1].uuid == machine.uuid else fresh(machine)
 
-    def write(self, machine: VmDefinition, status: MachineStatus) -> None:
+    def write(self, machine: VmDefinition, status: MachineStatus, *, flush: bool = True) -> None:
         """Keep *status*, whole and on the disk before this returns.
 
+        :param flush: False waits for no disk: the host and every reader see it, and :meth:`flush` is to follow.
         :raises Refusal: 503 if it cannot be written (a full disk, say); the old one stays.
         """
+        path = self._path(machine)
+        self.forget(machine.name)
         try:
-            publish_text(self._path(machine), document.dumps(status))
+            publish_text(path, document.dumps(status), flush=flush)
+            self._known[machine.name] = _signature(path), status
         except OSError as error:
             raise Refusal(503, f"the status of {machine.name} cannot be written: {error.strerror}") from None
+        if not flush:
+            self._unflushed.append(path)
+
+    def flush(self) -> None:
+        """Flush what was written without. May run in another thread: a disk can take long."""
+        while self._unflushed:
+            path = self._unflushed.popleft()
+            try:
+                flush_file(path)
+            except OSError as error:
+                _LOG.error("%s cannot be flushed to the disk: %s", path.name, error.strerror)
+
+    def forget(self, name: str) -> None:
+        """Drop what is in memory of the machine *name*; the file stays."""
+        self._known.pop(name, None)
+
+    def known(self) -> dict[str, MachineStatus]:
+        """Return what is in memory, by machine."""
+        return {name: status for name, (_, status) in self._known.items()}
 
     def _path(self, machine: VmDefinition) -> Path:
         return self._directory / f"{machine.name}.json"
+
+
+def _signature(path: Path) -> _Signature:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

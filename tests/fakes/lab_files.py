@@ -13,6 +13,7 @@ from contracts.arch import Arch
 from contracts.lan import Lan
 from contracts.machine import SshHostKey, VmDefinition
 from pxeboot_stack.boot_handler.settings import Settings
+from pxeboot_stack.paths import RunFiles
 
 HOST_KEY = SshHostKey(
     private="-----BEGIN OPENSSH PRIVATE KEY-----\nTHE-SECRET\n-----END OPENSSH PRIVATE KEY-----\n",
@@ -50,11 +51,15 @@ def write_artifacts(settings: Settings, *, distro: str = "debian-12", arch: Arch
     images, initrds = settings.images / distro / arch, settings.initrds / arch
     images.mkdir(parents=True, exist_ok=True)
     initrds.mkdir(parents=True, exist_ok=True)
-    (initrds / "initrd.gz").write_bytes(b"initrd")
-    for name, data in {"vmlinuz": b"kernel", "modules.cpio.gz": b"modules", "rootfs.tar.zst": ROOTFS}.items():
-        (images / name).write_bytes(data)
-    record = {"schema": sidecar.SCHEMA, "sha256": hashlib.sha256(ROOTFS).hexdigest(), "size": len(ROOTFS), "inputs": {}}
-    (images / "rootfs.tar.zst.json").write_text(json.dumps(record))
+    (images / "vmlinuz").write_bytes(b"kernel")
+    for path, data in {
+        initrds / "initrd.gz": b"initrd", images / "modules.cpio.gz": b"modules", images / "rootfs.tar.zst": ROOTFS,
+    }.items():  # fmt: skip
+        path.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        facts = {"tree": digest} if path.name.endswith(".gz") else {}
+        record = {"schema": sidecar.SCHEMA, "sha256": digest, "size": len(data), "inputs": {}, "facts": facts}
+        path.with_name(f"{path.name}{sidecar.SUFFIX}").write_text(json.dumps(record))
 
 
 def write_native(settings: Settings, machine: VmDefinition) -> None:
@@ -65,11 +70,13 @@ def write_native(settings: Settings, machine: VmDefinition) -> None:
         path.write_bytes(name.encode())
 
 
-def make_settings(root: Path, lan: Lan | None = None) -> Settings:
+def make_settings(root: Path, lan: Lan | None = None, run: RunFiles | None = None) -> Settings:
     """Return settings for directories below *root*, which are made."""
     settings = Settings(
-        lan=lan or Lan(), vms=root / "vms", status=root / "status", images=root / "images", initrds=root / "initrds"
-    )
-    for path in (settings.vms, settings.status, settings.images, settings.initrds):
+        lan=lan or Lan(), vms=root / "vms", status=root / "status", images=root / "images", initrds=root / "initrds",
+        templates=root / "templates", run=run or RunFiles(root / "run"),
+    )  # fmt: skip
+    shares = (settings.vms, settings.status, settings.images, settings.initrds, settings.templates)
+    for path in (*shares, settings.run.root):
         path.mkdir(parents=True, exist_ok=True)
     return settings

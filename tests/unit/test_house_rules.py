@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "installer": {"contracts"},  # runs inside the initrd
     "pipeline.recipes": {"contracts", "pipeline", "distros", "pxeboot_stack", "installer"},  # packs the two above
     "lab": {"contracts", "pipeline", "distros"},
-    "cli": {"contracts", "pipeline", "distros", "pipeline.recipes", "lab"},
+    "cli": {"contracts", "pipeline", "distros", "pipeline.recipes", "lab", "pxeboot_stack"},
     "dodo": {*PACKAGES, "pipeline.recipes"},
     "tasks": {*PACKAGES, "pipeline.recipes"},
 }
@@ -41,6 +41,7 @@ MAY_WRITE_FILES = {
     "pipeline/run.py": "appends to logs",
     "pipeline/artifact.py": "appends to logs",
     "pipeline/engine/lock.py": "makes the lock file",
+    "lab/host_services.py": "appends to logs",
     "lab/machine.py": "appends to logs",
     "lab/network.py": "appends to logs",
     "lab/logs.py": "appends to logs",

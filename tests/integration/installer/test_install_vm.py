@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -27,11 +29,9 @@ from contracts.install import (
     ARG_MODE,
     InstallerConfig,
     RootfsSource,
-    config_path,
-    report_path,
-    seed_path,
 )
 from contracts.report import Outcome, Phase, Report
+from contracts.tokens import PLACEHOLDER, config_path, report_path, seed_path
 from lab.accelerator import choose_accelerator
 from lab.firmware import find_firmware
 from lab.qemu import accelerator_option, qemu_program
@@ -44,6 +44,7 @@ pytestmark = pytest.mark.vm
 
 ARCH = Arch.X86_64
 MAC = "52:54:00:00:00:07"
+TOKEN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 DISTRO = "debian-12"
 HOST = "10.0.2.2"  # the host's loopback address, seen from QEMU's user network
 INSTALL_WITHIN = 600.0  # seconds; 31 under emulation, 150 with two other machines on the same two cores
@@ -109,27 +110,29 @@ class Bench:
             rootfs=RootfsSource(
                 url=f"{base}/rootfs", sha256=digest or hashlib.sha256(rootfs).hexdigest(), size=len(rootfs)
             ),
-            seed_url=f"{base}{seed_path('web1')}",
-            report_url=f"{base}{report_path(MAC)}",
+            initrd_tree=tree_of(self.artifacts.initrd),
+            modules_tree=tree_of(self.artifacts.modules),
+            seed_url=f"{base}{seed_path(TOKEN)}",
+            report_url=f"{base}{report_path(TOKEN)}",
             kernel_args=("console=ttyS0,115200",),
         )
-        self.server.bodies = {f"{seed_path('web1')}{name}": data for name, data in SEED.items()}
-        self.server.bodies |= {"/rootfs": rootfs, config_path(MAC): dumps(config).encode()}
+        self.server.bodies = {f"{seed_path(TOKEN)}{name}": data for name, data in SEED.items()}
+        self.server.bodies |= {"/rootfs": rootfs, config_path(TOKEN): dumps(config).encode()}
         return config
 
     @contextlib.contextmanager
-    def boot_installer(self, *arguments: str) -> Iterator[Path]:
-        """Start the kernel with the installer's initrd; yield the serial log."""
-        initrd = self.folder / "initrds.gz"
-        initrd.write_bytes(self.artifacts.initrd.read_bytes() + self.artifacts.modules.read_bytes())
-        url = f"{self.server.url.replace('127.0.0.1', HOST)}{config_path(MAC)}"
+    def boot_installer(self, *arguments: str, initrd: bytes | None = None) -> Iterator[Path]:
+        """Start the kernel with the installer's initrd, or with *initrd*; yield the serial log."""
+        path = self.folder / "initrds.gz"
+        path.write_bytes(initrd or self.artifacts.initrd.read_bytes() + self.artifacts.modules.read_bytes())
+        url = f"{self.server.url.replace('127.0.0.1', HOST)}{config_path(TOKEN)}"
         cmdline = ["console=ttyS0,115200", "quiet", f"{ARG_MAC}={MAC}", f"{ARG_CONFIG_URL}={url}", *arguments]
         words = [
             "-no-reboot",
             "-kernel",
             str(self.artifacts.vmlinuz),
             "-initrd",
-            str(initrd),
+            str(path),
             "-append",
             " ".join(cmdline),
         ]
@@ -176,6 +179,11 @@ class Bench:
             process.wait(timeout=30)
 
 
+def tree_of(archive: Path) -> str:
+    """Return what the archive unpacks to, as its sidecar says."""
+    return str(json.loads(archive.with_name(f"{archive.name}.json").read_text())["facts"]["tree"])
+
+
 @pytest.fixture
 def bench(tmp_path: Path, server: Server, built: Artifacts) -> Bench:
     return Bench(tmp_path, server, built)
@@ -197,7 +205,7 @@ def wait_for_line(serial: Path, text: str, *, within: float) -> str:
 
 
 def reports_of(server: Server) -> list[Report]:
-    return [loads(Report, body) for path, body in server.posts if path == report_path(MAC)]
+    return [loads(Report, body) for path, body in server.posts if path == report_path(TOKEN)]
 
 
 def small_rootfs() -> bytes:
@@ -254,10 +262,14 @@ def test_a_root_filesystem_that_cannot_boot_is_reported_and_leaves_no_partitions
         assert disk.read(1 << 20) == bytes(1 << 20)
 
 
-def test_a_missing_disk_is_reported(bench: Bench) -> None:
+def test_a_missing_disk_is_reported_and_the_token_is_told_nowhere(bench: Bench) -> None:
     bench.serve(small_rootfs())
     with bench.boot_installer() as serial:
-        wait_for_line(serial, "shell on the console", within=FAILURE_WITHIN)
+        log = wait_for_line(serial, "shell on the console", within=FAILURE_WITHIN)
+    assert "the initrds are the ones promised" in log
+    assert f"/m/{PLACEHOLDER}/config" in log
+    assert TOKEN not in log
+    assert not any(TOKEN.encode() in body for _, body in bench.server.posts)
     last = reports_of(bench.server)[-1]
     assert (last.phase, last.outcome) == (Phase.DISK, Outcome.FAILED)
     assert last.message == "the disk /dev/nvme0n1 did not appear within 20 s; there are: none"
@@ -278,7 +290,7 @@ def test_a_small_disk_is_reported_and_not_touched(bench: Bench) -> None:
 
 
 def test_a_refused_configuration_is_reported_before_there_is_one(bench: Bench) -> None:
-    bench.server.bodies[config_path(MAC)] = b'{"schema": 2}'
+    bench.server.bodies[config_path(TOKEN)] = b'{"schema": 2}'
     with bench.boot_installer() as serial:
         wait_for_line(serial, "shell on the console", within=FAILURE_WITHIN)
     last = reports_of(bench.server)[-1]
@@ -292,3 +304,39 @@ def test_shell_mode_asks_nobody(bench: Bench) -> None:
         wait_for_line(serial, "shell on the console", within=FAILURE_WITHIN)
     assert bench.server.requests == []
     assert bench.server.posts == []
+
+
+def damaged(archive: Path, *, inside: str) -> bytes:
+    """Return the archive with one bit changed in the middle of the file *inside*, as the kernel would unpack it."""
+    raw = bytearray(gzip.decompress(archive.read_bytes()))
+    start = raw.index(inside.encode() + b"\0")
+    header = raw.rindex(b"070701", 0, start)
+    size = int(raw[header + 54 : header + 62], 16)
+    content = -(-(start + len(inside) + 1) // 4) * 4
+    raw[content + size // 2] ^= 1
+    return gzip.compress(raw, 1)
+
+
+@pytest.mark.parametrize(("which", "file"), [("initrd", "usr/bin/mkfs.vfat"), ("modules", "ata_piix.ko")])
+def test_a_damaged_initrd_is_reported_before_the_seed_is_asked_for(bench: Bench, which: str, file: str) -> None:
+    bench.add_disk(2 * GIB)
+    bench.serve(small_rootfs())
+    whole = {"initrd": bench.artifacts.initrd, "modules": bench.artifacts.modules}
+    path = next(name for name in names_in(whole[which]) if name.endswith(file))
+    parts = {name: archive.read_bytes() for name, archive in whole.items()}
+    parts[which] = damaged(whole[which], inside=path)
+    with bench.boot_installer(initrd=parts["initrd"] + parts["modules"]) as serial:
+        wait_for_line(serial, "shell on the console", within=FAILURE_WITHIN)
+    last = reports_of(bench.server)[-1]
+    assert (last.phase, last.outcome) == (Phase.CONFIGURATION, Outcome.FAILED)
+    name = {"initrd": "the installer's initrd", "modules": "the archive of kernel modules"}[which]
+    assert last.message == f"{name} is not the one promised: it was damaged on its way here, or built again meanwhile"
+    assert not any("cloud-init" in path for path, _ in bench.server.requests)
+    with bench.disk.open("rb") as disk:
+        assert disk.read(1 << 20) == bytes(1 << 20)
+
+
+def names_in(archive: Path) -> list[str]:
+    """Return the paths of an archive."""
+    raw = gzip.decompress(archive.read_bytes())
+    return [match[1].decode() for match in re.finditer(rb"070701[0-9A-F]{104}([^\0]+)\0", raw)]

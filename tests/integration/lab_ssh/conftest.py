@@ -19,7 +19,8 @@ from lab import provisioner, ssh
 from lab.addresses import choose_port
 from lab.keys import KeyPair, ensure_key_pair, make_key
 from lab.lab import Lab
-from lab.provisioner import ProvisionerRecord
+from lab.provisioner_record import ProvisionerRecord
+from lab.ssh_config import ProvisionerAccess
 from lab.store import DefinitionStore
 from pipeline.run import Popen, require_program, spawn
 from pipeline.workspace import Cache, Home, Workspace
@@ -85,7 +86,7 @@ def start_server(lab: Lab, tmp_path: Path) -> Iterator[StartServer]:
 def provisioner_port(lab: Lab) -> int:
     """Where the lab believes its provisioner's SSH server is."""
     access = provisioner.find_access(lab)
-    assert access is not None
+    assert isinstance(access, ProvisionerAccess)
     return access.port
 
 

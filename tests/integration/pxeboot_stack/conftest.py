@@ -3,79 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import http.client
 import os
-import secrets
-import signal
-import socket
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import uvicorn
 
 from contracts import document
 from contracts.lan import Lan
-from pipeline.errors import PvmlabError
-from pipeline.run import Popen, run, spawn
+from pipeline.run import Popen, spawn
 from pipeline.workspace import REPOSITORY
 from pxeboot_stack import services
 from pxeboot_stack.boot_handler.app import create_app
 from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.paths import HostShares, RunFiles
 from tests.fakes.lab_files import make_settings, write_artifacts
-
-T = TypeVar("T")
-CLIENT = "cli0"
-PATIENCE = 20.0  # seconds for what takes a fraction of one on an idle machine
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """An HTTP answer."""
-
-    status: int
-    text: str
-    headers: dict[str, str]
-
-
-def request(
-    server: str,
-    path: str,
-    *,
-    method: str = "GET",
-    source: str | None = None,
-    body: bytes | None = None,
-    headers: dict[str, str] | None = None,
-) -> Reply:
-    """Ask *server* (``host:port``) from the address *source*. The path is sent as it is."""
-    connection = http.client.HTTPConnection(server, timeout=10, source_address=(source, 0) if source else None)
-    with contextlib.closing(connection):
-        connection.request(method, path, body=body, headers=headers or {})
-        answer = connection.getresponse()
-        return Reply(answer.status, answer.read().decode(), {name.lower(): text for name, text in answer.getheaders()})
-
-
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Wait until *condition* holds; fail with what it last said."""
-    deadline = time.monotonic() + PATIENCE
-    last: object = None
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except OSError as error:
-            last = error
-        time.sleep(0.05)
-    pytest.fail(f"{what}: not within {PATIENCE:g} s, last: {last}")
+from tests.fakes.namespaces import Inside, joined_namespaces
+from tests.fakes.web_client import PATIENCE, Reply, end, find_free_port, request, wait_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +48,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
     write_artifacts(settings)
     with contextlib.ExitStack() as stack:
         handler = stack.enter_context(_uvicorn(settings))
-        address = f"127.0.0.1:{_free_port()}"
+        address = f"127.0.0.1:{find_free_port()}"
         files.nginx.mkdir(parents=True)
         user = "root" if os.geteuid() == 0 else "www-data"  # the temporary directory is ours only
         files.nginx_conf.write_text(services.render_nginx(shares, files, listen=address, handler=handler, user=user))
@@ -111,7 +61,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 @contextlib.contextmanager
 def _uvicorn(settings: Settings) -> Iterator[str]:
-    port = _free_port()
+    port = find_free_port()
     config = uvicorn.Config(
         create_app(settings),
         host="127.0.0.1",
@@ -130,28 +80,6 @@ def _uvicorn(settings: Settings) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(timeout=PATIENCE)
-
-
-class Inside:
-    """Calls functions inside a network namespace, in a thread that stays there."""
-
-    def __init__(self, namespace: str) -> None:
-        self._pool = ThreadPoolExecutor(1, initializer=_enter, initargs=(namespace,))
-
-    def call(self, function: Callable[..., T], *arguments: Any, **more: Any) -> T:
-        return self._pool.submit(function, *arguments, **more).result(timeout=PATIENCE)
-
-    def ask(self, path: str, **more: Any) -> Reply:
-        return self.call(request, "192.168.100.1:80", path, **more)
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
-def _enter(namespace: str) -> None:
-    with Path(f"/run/netns/{namespace}").open("rb") as handle:
-        if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
-            raise OSError(ctypes.get_errno(), f"setns {namespace}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,21 +108,8 @@ class Stack:
 @pytest.fixture
 def network() -> Iterator[tuple[str, str]]:
     """Two network namespaces joined by a cable: ``lan0`` with .1 here, ``cli0`` with .11 and .12 there."""
-    here, there = (f"pvmlab-{secrets.token_hex(3)}-{end}" for end in ("lan", "cli"))
-    with contextlib.ExitStack() as stack:
-        try:
-            for name in (here, there):
-                run(["ip", "netns", "add", name], timeout=10)
-                stack.callback(run, ["ip", "netns", "delete", name], timeout=10)
-            run(["ip", "link", "add", "lan0", "netns", here, "type", "veth",
-                 "peer", "name", CLIENT, "netns", there], timeout=10)  # fmt: skip
-        except PvmlabError as error:
-            pytest.skip(f"no network namespaces here: {error.brief}: {error.details.splitlines()[-1:]}")
-        for name, interface, last in ((here, "lan0", 1), (there, CLIENT, 11), (there, CLIENT, 12)):
-            run(["ip", "-n", name, "address", "add", f"192.168.100.{last}/24", "dev", interface], timeout=10)
-            run(["ip", "-n", name, "link", "set", interface, "up"], timeout=10)
-            run(["ip", "-n", name, "link", "set", "lo", "up"], timeout=10)
-        yield here, there
+    with joined_namespaces() as names:
+        yield names
 
 
 @pytest.fixture
@@ -231,21 +146,3 @@ def _running_stack(root: Path, network: tuple[str, str]) -> Iterator[Stack]:
         wait_for("the services answer", lambda: client.ask("/healthz").status == 200)
         wait_for("dnsmasq runs", files.dnsmasq_pid.exists)
         yield made
-
-
-def end(process: Popen[bytes]) -> None:
-    """End a process, politely and then by force."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(Exception):
-            process.wait(timeout=5)
-    if process.poll() is None:
-        process.kill()
-        process.wait(timeout=5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -109,6 +109,24 @@ def test_setup_takes_over_address_and_keys(scripts: Path, tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("address", "addresses", "link_local"),
+    [
+        ("", ["192.168.100.1/24"], "no"),
+        ("fd12:3456:789a::1/64", ["192.168.100.1/24", "fd12:3456:789a::1/64"], "ipv6"),
+    ],
+)
+def test_setup_has_ipv6_where_the_lab_has_it(
+    scripts: Path, tmp_path: Path, address: str, addresses: list[str], link_local: str
+) -> None:
+    for name in ("ssh_host_ed25519_key", "authorized_keys"):
+        (tmp_path / "mnt/host/config" / name).write_text("x\n")
+    call(scripts / "setup", LAN_ADDRESS_IPV6=address)
+    lines = (tmp_path / "run/systemd/network/20-lan0.network").read_text().splitlines()
+    assert [line.removeprefix("Address=") for line in lines if line.startswith("Address=")] == addresses
+    assert f"LinkLocalAddressing={link_local}" in lines
+
+
 def test_setup_without_keys_fails_rather_than_open_nothing_quietly(scripts: Path) -> None:
     with pytest.raises(CommandError):
         call(scripts / "setup")

@@ -12,16 +12,25 @@ from pipeline.errors import CommandError
 from pipeline.run import run
 from pxeboot_stack import provisioner, services
 from pxeboot_stack.paths import HostShares, RunFiles
+from tests.fakes.dnsmasq_inputs import INPUTS
 
 
-@pytest.mark.parametrize("lan", [Lan(), Lan(subnet="10.0.0.0/8", domain="a-lab.test"), Lan(subnet="192.0.2.0/28")])
-def test_dnsmasq_accepts_its_configuration(tmp_path: Path, lan: Lan) -> None:
+@pytest.mark.parametrize("name", INPUTS)
+def test_dnsmasq_accepts_its_configuration(tmp_path: Path, name: str) -> None:
     conf = tmp_path / "dnsmasq.conf"
-    conf.write_text(services.render_dnsmasq(lan, RunFiles(tmp_path), arches=list(Arch)))
+    conf.write_text(INPUTS[name](RunFiles(tmp_path)))
     assert "syntax check OK" in run(["dnsmasq", "--test", f"--conf-file={conf}"], timeout=20).stderr
     conf.write_text(conf.read_text() + "nonsense=1\n")
     with pytest.raises(CommandError):  # and it would have noticed
         run(["dnsmasq", "--test", f"--conf-file={conf}"], timeout=20)
+
+
+@pytest.mark.parametrize("prefix", range(8, 29))
+@pytest.mark.parametrize("ipv6_subnet", ["", "fdff:ffff:ffff:ffff::/64"])
+def test_dnsmasq_accepts_every_prefix(tmp_path: Path, prefix: int, ipv6_subnet: str) -> None:
+    lan, conf = Lan(subnet=f"10.0.0.0/{prefix}", ipv6_subnet=ipv6_subnet), tmp_path / "dnsmasq.conf"
+    conf.write_text(services.render_dnsmasq(lan, RunFiles(tmp_path), arches=list(Arch), bios=True))
+    assert "syntax check OK" in run(["dnsmasq", "--test", f"--conf-file={conf}"], timeout=20).stderr
 
 
 def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:

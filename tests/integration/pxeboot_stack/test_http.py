@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import pytest
@@ -31,11 +32,20 @@ def _machines(front: Front) -> None:
     write_definition(front.settings.vms, OTHER)
 
 
-def send(front: Front, outcome: Outcome, phase: Phase, percent: int) -> int:
+def send(front: Front, token: str, outcome: Outcome, phase: Phase, percent: int) -> int:
     report = Report(phase=phase, outcome=outcome, percent=percent, message=f"{phase} it is")
     body = document.dumps(report).encode()
-    status: int = front.ask(f"/report/{MACHINE.mac}", method="POST", body=body, source=MACHINE.ip).status
+    status: int = front.ask(f"/m/{token}/report", method="POST", body=body, source=MACHINE.ip).status
     return status
+
+
+def boot(front: Front) -> str:
+    """Have the machine fetch its boot script, which installs it; return its token."""
+    script = front.ask(f"/ipxe?mac={MACHINE.mac}", source=MACHINE.ip).text
+    assert "web1 installs debian-12" in script
+    found = re.search(r"/m/([0-9a-f]{32})/", script)
+    assert found
+    return found[1]
 
 
 def state(front: Front) -> MachineStatus:
@@ -43,38 +53,41 @@ def state(front: Front) -> MachineStatus:
 
 
 def test_the_life_of_a_machine(front: Front) -> None:
-    script = f"/ipxe?mac={MACHINE.mac}"
-    assert "web1 installs debian-12" in front.ask(script, source=MACHINE.ip).text
+    token = boot(front)
     assert state(front).state is InstallState.BOOTING
 
-    config = document.loads(InstallerConfig, front.ask(f"/config/{MACHINE.mac}", source=MACHINE.ip).text)
+    config = document.loads(InstallerConfig, front.ask(f"/m/{token}/config", source=MACHINE.ip).text)
     prefix = "http://127.0.0.1"
     assert front.ask(config.rootfs.url.removeprefix(prefix)).text.encode() == ROOTFS
+    assert config.report_url == f"{prefix}/m/{token}/report"
     seed = config.seed_url.removeprefix(prefix)
     assert "THE-SECRET" in front.ask(f"{seed}user-data", source=MACHINE.ip).text
     assert MACHINE.uuid in front.ask(f"{seed}meta-data", source=MACHINE.ip).text
 
     for number, phase in enumerate(Phase):
-        assert send(front, Outcome.RUNNING, phase, 10 * number) == 200
-    assert send(front, Outcome.FAILED, Phase.BOOTLOADER, 90) == 200
+        assert send(front, token, Outcome.RUNNING, phase, 10 * number) == 200
+    assert send(front, token, Outcome.FAILED, Phase.BOOTLOADER, 90) == 200
     assert state(front).state is InstallState.FAILED
 
-    assert "web1 installs debian-12" in front.ask(script, source=MACHINE.ip).text
+    token = boot(front)
     for number, phase in enumerate(Phase):
-        assert send(front, Outcome.RUNNING, phase, 10 * number) == 200
-    assert send(front, Outcome.DONE, Phase.BOOTLOADER, 100) == 200
-    assert send(front, Outcome.DONE, Phase.BOOTLOADER, 100) == 200  # the answer got lost
-    assert "boots from its disk" in front.ask(script, source=MACHINE.ip).text
+        assert send(front, token, Outcome.RUNNING, phase, 10 * number) == 200
+    assert send(front, token, Outcome.DONE, Phase.BOOTLOADER, 100) == 200
+    assert send(front, token, Outcome.DONE, Phase.BOOTLOADER, 100) == 200  # the answer got lost
+    assert "boots from its disk" in front.ask(f"/ipxe?mac={MACHINE.mac}", source=MACHINE.ip).text
     assert (state(front).state, state(front).installs) == (InstallState.INSTALLED, 1)
-    assert send(front, Outcome.RUNNING, Phase.DISK, 10) == 409
+    assert send(front, token, Outcome.RUNNING, Phase.DISK, 10) == 409
+    assert front.ask(f"/m/{token}/config", source=MACHINE.ip).status == 403  # its install has ended
 
 
 @pytest.mark.parametrize("forged", [{}, {"X-Real-IP": MACHINE.ip}, {"X-Forwarded-For": MACHINE.ip}])
 def test_a_neighbour_reads_no_secrets_whatever_it_claims(front: Front, forged: dict[str, str]) -> None:
-    for path in (f"/config/{MACHINE.mac}", "/cloud-init/web1/user-data", "/cloud-init/web1/meta-data"):
-        answer = front.ask(path, source=OTHER.ip, headers=forged)
+    token = boot(front)
+    for path in ("config", "cloud-init/user-data", "cloud-init/meta-data"):
+        answer = front.ask(f"/m/{token}/{path}", source=OTHER.ip, headers=forged)
         assert answer.status == 403
         assert "THE-SECRET" not in answer.text
+    assert "/m/" not in front.ask(f"/ipxe?mac={MACHINE.mac}", source=OTHER.ip, headers=forged).text
 
 
 @pytest.mark.parametrize(
@@ -103,11 +116,11 @@ def test_every_error_is_one_plain_sentence(front: Front) -> None:
     for path, method, body, status in (
         ("/images/nothing", "GET", None, 404),
         ("/images/debian-12/x86_64/vmlinuz", "POST", b"x", 405),
-        (f"/report/{MACHINE.mac}", "POST", b"x" * 70_000, 413),  # the boot handler's limit
-        (f"/report/{MACHINE.mac}", "POST", b"x" * 140_000, 413),  # nginx's
+        (f"/m/{'0' * 32}/report", "POST", b"x" * 70_000, 413),  # the boot handler's limit
+        (f"/m/{'0' * 32}/report", "POST", b"x" * 140_000, 413),  # nginx's
         ("/ipxe?mac=nonsense", "GET", None, 400),
-        ("/ipxe?mac=52:54:00:aa:bb:99", "GET", None, 404),
-        ("/cloud-init/web1/user-data", "GET", None, 403),
+        ("/cloud-init/web1/user-data", "GET", None, 404),
+        (f"/m/{'0' * 32}/config", "GET", None, 403),
     ):
         answer = front.ask(path, method=method, body=body, source=OTHER.ip)
         assert answer.status == status, path
@@ -117,6 +130,6 @@ def test_every_error_is_one_plain_sentence(front: Front) -> None:
 
 
 def test_the_host_header_steers_nothing(front: Front) -> None:
-    script = front.ask(f"/ipxe?mac={MACHINE.mac}", headers={"Host": "evil.example"}).text
+    script = front.ask(f"/ipxe?mac={MACHINE.mac}", headers={"Host": "evil.example"}, source=MACHINE.ip).text
     assert "http://127.0.0.1/images/debian-12/x86_64/vmlinuz" in script
     assert "evil" not in script

@@ -14,6 +14,7 @@ from contracts import document
 from contracts.answers import BOOT_FILES, DOCUMENTS
 from contracts.machine import AnswerFile, Installer, VmDefinition
 from contracts.report import InstallState, MachineStatus, Phase
+from contracts.tokens import answers_path
 from pipeline.run import Completed, find_program, run, spawn
 from pxeboot_stack.boot_handler import answers
 from pxeboot_stack.boot_handler.settings import Settings
@@ -44,6 +45,12 @@ def define(settings: Settings, machine: VmDefinition) -> VmDefinition:
     return machine
 
 
+def token_in(script: str) -> str:
+    """Return the token of a boot script."""
+    (token,) = set(re.findall(r"/m/([0-9a-f]{32})/", script))
+    return str(token)
+
+
 def state(settings: Settings) -> MachineStatus:
     return document.loads(MachineStatus, (settings.status / "web1.json").read_bytes())
 
@@ -57,26 +64,28 @@ def test_everything_a_script_names_is_served(front: Lab, kind: Installer) -> Non
         assert front.ask(f"/images/debian-12/x86_64/native/{name}", source=machine.ip).text == name
     for name in DOCUMENTS[kind]:
         if name != "own.cfg":
-            assert front.ask(f"/answers/web1/{name}", source=machine.ip).status == 200
+            assert front.ask(f"{answers_path(token_in(script))}{name}", source=machine.ip).status == 200
     assert (state(front.settings).state, state(front.settings).phase) == (InstallState.INSTALLING, Phase.CONFIGURATION)
 
 
 @pytest.mark.parametrize("forged", [{}, {"X-Real-IP": "127.0.0.11"}, {"X-Forwarded-For": "127.0.0.11"}])
 @pytest.mark.parametrize("kind", NATIVE)
 def test_a_neighbour_reads_no_answers(front: Lab, kind: Installer, forged: dict[str, str]) -> None:
-    define(front.settings, machine_of(kind, ip="127.0.0.11", answer_file=AnswerFile.VERBATIM))
+    machine = define(front.settings, machine_of(kind, ip="127.0.0.11", answer_file=AnswerFile.VERBATIM))
     (front.settings.vms / "web1.answers").write_text("THE-SECRET\n")
-    paths = [f"/answers/web1/{name}" for name in DOCUMENTS[kind]]
+    answers_of = answers_path(token_in(front.ask(f"/ipxe?mac={machine.mac}", source=machine.ip).text))
+    before = state(front.settings)
     for path in (
-        *paths,
+        *(f"{answers_of}{name}" for name in DOCUMENTS[kind]),
+        f"{answers_of}..%2f..%2fvms/web1.answers",
+        f"{answers_of}../config",
         "/vms/web1.answers",
-        "/answers/web1/..%2f..%2fvms/web1.answers",
-        "/answers/../vms/web1.answers",
+        "/m/../vms/web1.answers",
     ):
         answer = front.ask(path, source="127.0.0.12", headers=forged)
         assert answer.status in {400, 403, 404}
         assert "THE-SECRET" not in answer.text
-    assert not (front.settings.status / "web1.json").exists()
+    assert state(front.settings) == before
 
 
 @pytest.mark.parametrize("kind", NATIVE)
@@ -84,7 +93,7 @@ def test_shell_scripts_are_understood_by_a_shell(tmp_path: Path, kind: Installer
     settings = make_settings(tmp_path)
     for name in DOCUMENTS[kind]:
         if name.endswith(".sh"):
-            run(["sh", "-n"], input=answers.render(machine_of(kind), name, settings), timeout=10)
+            run(["sh", "-n"], input=answers.render(machine_of(kind), name, settings, token="0" * 32), timeout=10)
 
 
 @pytest.fixture
@@ -111,8 +120,8 @@ def test_an_installer_reports_from_its_beginning_to_its_end(
     settings = stack.settings
     machine = define(settings, machine_of(Installer.PRESEED))
     path, script = tools(client), tmp_path / "report.sh"
-    assert stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip).status == 200
-    script.write_text(stack.client.ask("/answers/web1/report.sh", source=machine.ip).text)
+    token = token_in(stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip).text)
+    script.write_text(stack.client.ask(f"{answers_path(token)}report.sh", source=machine.ip).text)
 
     def report(*words: str) -> Completed:
         command = ["ip", "netns", "exec", network[1], path / "sh", script, *words]
@@ -143,8 +152,8 @@ def test_an_installer_reports_from_its_beginning_to_its_end(
 def installer(stack: Any, network: tuple[str, str], tmp_path: Path) -> Iterator[Any]:
     """debian-installer's scripts, below a folder instead of in its file system, ten times as fast; runs them."""
     machine = define(stack.settings, machine_of(Installer.PRESEED))
-    stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip)
-    text = stack.client.ask("/answers/web1/hooks.sh", source=machine.ip).text.replace("sleep 10", "sleep 0.3")
+    token = token_in(stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip).text)
+    text = stack.client.ask(f"{answers_path(token)}hooks.sh", source=machine.ip).text.replace("sleep 10", "sleep 0.3")
     text = re.sub(r"(?:(?<![\w.])|(?<=\\n))(?=/bin/pvmlab|/var/|/target/|/lib/partman|/usr/lib/)", str(tmp_path), text)
     text, _, _ = text.rpartition(f"\n{tmp_path}/bin/pvmlab-watch")  # started below, to be ended
     for folder in ("bin", "var/log"):
@@ -244,8 +253,8 @@ def test_an_installer_that_logs_nothing_is_silent(stack: Any, installer: Any, tm
 def test_the_command_in_an_answer_file_reports(stack: Any, network: tuple[str, str]) -> None:
     """As kickstart's sections and autoinstall's commands have it: fetch the script, run it, never fail."""
     machine = define(stack.settings, machine_of(Installer.KICKSTART))
-    stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip)
-    command = answers.context(machine, stack.settings)["report"]["done"]("all of it")
+    token = token_in(stack.client.ask(f"/ipxe?mac={machine.mac}", source=machine.ip).text)
+    command = answers.context(machine, stack.settings, token=token)["report"]["done"]("all of it")
     done = run(["ip", "netns", "exec", network[1], "sh", "-c", command], network=True, timeout=60, check=False)
     assert (done.returncode, state(stack.settings).state) == (0, InstallState.INSTALLED)
     assert state(stack.settings).message == "all of it"

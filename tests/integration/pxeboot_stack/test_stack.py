@@ -89,7 +89,7 @@ def test_a_stranger_gets_an_address_of_the_pool_and_no_name(lab: Stack) -> None:
     stranger = lease(lab, STRANGER, name="provisioner2")
     assert int(stranger.address.rsplit(".", 1)[1]) >= 128
     assert lab.client.call(wire.dns, SERVER, "provisioner2.pvmlab.local") == []
-    assert lab.client.ask(f"/ipxe?mac={STRANGER}").status == 404
+    assert f"./pvmlab vm.adopt {STRANGER}" in lab.client.ask(f"/ipxe?mac={STRANGER}").text
 
 
 def test_an_address_goes_to_the_machine_that_has_it_now(lab: Stack) -> None:

@@ -26,7 +26,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[MachineRequest]:
     """The list gets what is asked for."""
     requests: list[MachineRequest] = []
 
-    def create(_lab: Lab, request: MachineRequest) -> object:
+    def create(_lab: Lab, request: MachineRequest, *, check: object) -> object:
+        assert callable(check)
         requests.append(request)
         return make_machine()
 

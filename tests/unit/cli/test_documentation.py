@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +11,10 @@ from invoke import Collection, Context, task
 
 from cli.reference import render_reference
 from pipeline.workspace import REPOSITORY
+from tests.fakes.fresh_verbs import fresh_verbs
 
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "cache/README.md"]
 PLACEHOLDERS = {"VERB"}
-
-
-def load_verbs() -> Collection:
-    """Return fresh verbs: invoke takes the help texts out of a task when it makes a parser."""
-    namespace: Collection = runpy.run_path(str(REPOSITORY / "tasks.py"))["namespace"]
-    return namespace
 
 
 def command_faults(text: str, verbs: Collection) -> Iterator[str]:
@@ -49,13 +43,13 @@ def link_faults(page: Path, text: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_pages_are_true(page: Path) -> None:
     text = page.read_text()
-    faults = [*command_faults(text, load_verbs()), *link_faults(page, text)]
+    faults = [*command_faults(text, fresh_verbs()), *link_faults(page, text)]
     assert not faults, "\n".join(faults)
 
 
 def test_the_reference_of_verbs_is_up_to_date() -> None:
     page = REPOSITORY / "docs/reference/verbs.md"
-    assert page.read_text() == render_reference(load_verbs()), (
+    assert page.read_text() == render_reference(fresh_verbs()), (
         "make it again: .venv/bin/python -m cli.reference >docs/reference/verbs.md"
     )
 

@@ -30,7 +30,9 @@ def test_no_terminal_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None
 def test_json_is_versioned_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     emit({"lan": Lan(), "arch": Arch.X86_64}, output="json", table=[])
     assert json.loads(capsys.readouterr().out) == {
-        "schema": 1, "lan": {"subnet": "192.168.100.0/24", "domain": "pvmlab.local"}, "arch": "x86_64",
+        "schema": 1, "arch": "x86_64", "lan": {
+            "subnet": "192.168.100.0/24", "ipv6_subnet": "", "domain": "pvmlab.local", "dhcp": "server", "address": "",
+        },
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import ipaddress
 import json
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,10 +13,10 @@ from contracts import document
 from contracts.arch import Arch
 from contracts.document import DocumentError
 from contracts.install import InstallerConfig, RootfsSource
-from contracts.lan import Lan
-from contracts.machine import SshHostKey, VmDefinition
+from contracts.lan import LARGEST_POOL, Lan
+from contracts.machine import Nic, SshHostKey, VmDefinition
 from contracts.names import normalize_mac, validate_machine_name
-from contracts.nocloud import DOCUMENTS
+from contracts.nocloud import DOCUMENTS, dump_yaml
 from contracts.report import Outcome, Phase, Report
 
 HOST_KEY = SshHostKey(private="-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", public="ssh-ed25519 AAAA host")
@@ -50,15 +51,34 @@ def test_other_names_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["52:54:00:AA:bb:cc", "52-54-00-aa-bb-cc", "5254.00aa.bbcc", "525400AABBCC", " 52:54:00:aa:bb:cc "]
+    "text",
+    [
+        "52:54:00:aa:bb:cc",  # iPXE's ${net0/mac}
+        "52-54-00-aa-bb-cc",  # iPXE's ${net0/mac:hexhyp}
+        "525400aabbcc",  # iPXE's ${net0/mac:hexraw}
+        "52:54:00:AA:bb:CC",
+        "52-54-00-AA-BB-CC",  # Windows
+        "525400AABBCC",
+        "5254.00aa.bbcc",  # Cisco
+        "5254-00AA-BBCC",  # Huawei
+        "525400-aabbcc",  # HP
+        "52.54.00.aa.bb.cc",
+        "01-52-54-00-aa-bb-cc",  # PXELINUX
+        " 52:54:00:aa:bb:cc ",
+    ],
 )
 def test_macs_in_any_spelling(text: str) -> None:
     assert normalize_mac(text) == "52:54:00:aa:bb:cc"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "52:54:00:aa:bb", "52:54:00:aa:bb:cg", "52:54:00:aa:bb:cc:dd", "01:00:5e:00:00:01"]
-)
+    "text",
+    [
+        "", "52:54:00:aa:bb", "52:54:00:aa:bb:cg", "52:54:00:aa:bb:cc:dd", "01:00:5e:00:00:01", "00:00:00:00:00:00",
+        "5:254:00:aa:bb:cc", "52:54-00:aa:bb:cc", "5254.00aa:bbcc", "52:54:00:aa:bb:cc\n52:54:00:aa:bb:cc",
+        "52::54:00:aa:bb:cc", "52 54 00 aa bb cc", "06-52-54-00-aa-bb-cc", "0152540aabbcc0", "\u06652:54:00:aa:bb:cc",
+    ],
+)  # fmt: skip
 def test_other_macs_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="MAC address"):
         normalize_mac(text)
@@ -76,6 +96,10 @@ def test_reservations_and_pool_never_meet_and_stay_inside(prefix: int) -> None:
     assert not lan.is_reservable(lan.provisioner)
     assert not lan.is_reservable(lan.network.network_address)
     assert not lan.is_reservable(first)
+    assert lan.is_reservable(lan.last_reservable)
+    assert not lan.is_reservable(lan.last_reservable + 1)
+    assert int(last) - int(first) < LARGEST_POOL
+    assert lan.most_leases >= int(lan.last_reservable) - int(lan.provisioner) + int(last) - int(first) + 1
     assert not lan.is_reservable(ipaddress.IPv4Address("11.0.0.2"))
 
 
@@ -140,6 +164,8 @@ def test_a_doubtful_rootfs_source_is_refused(url: str, sha256: str, size: int, c
         ({"disk": "/dev/sda; rm"}, "is not one the lab attaches"),
         ({"seed_url": "http://x/cloud-init/web1"}, "must end in a slash"),
         ({"schema": 2}, "schema 2 is unknown"),
+        ({"initrd_tree": ""}, "is not a SHA-256 digest"),
+        ({"modules_tree": "A" * 64}, "is not a SHA-256 digest"),
     ],
 )
 def test_a_doubtful_installer_configuration_is_refused(change: dict[str, object], complaint: str) -> None:
@@ -147,6 +173,7 @@ def test_a_doubtful_installer_configuration_is_refused(change: dict[str, object]
         "name": "web1", "mac": MACHINE.mac, "arch": Arch.X86_64, "distro": "debian-12",
         "domain": "d", "disk": "/dev/vda",
         "rootfs": RootfsSource(url="http://x/y", sha256="0" * 64, size=1),
+        "initrd_tree": "1" * 64, "modules_tree": "2" * 64,
         "seed_url": "http://x/", "report_url": "http://x/r", "kernel_args": (),
     }  # fmt: skip
     InstallerConfig(**good)  # type: ignore[arg-type]
@@ -182,3 +209,27 @@ def test_the_other_documents() -> None:
     network = json.loads(DOCUMENTS["network-config"](MACHINE, Lan()))
     assert network["ethernets"]["lan0"]["match"] == {"macaddress": MACHINE.mac}
     assert DOCUMENTS["vendor-data"](MACHINE, Lan()) == "#cloud-config\n{}\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "é ü", "日本", "\U0001f600 lab", "\u2028\u2029\x85\x7f\ufeff\uffff", "\\u0041 \\", "\x00\x1b"]
+)
+def test_documents_read_the_same_as_json_and_as_yaml(text: str) -> None:
+    written = dump_yaml({"key": text, text: [text]}, indent=2)
+    for read in (json.loads, yaml.safe_load, lambda text: yaml.load(text, Loader=yaml.CSafeLoader)):
+        assert read(written) == {"key": text, text: [text]}
+    written.encode()
+
+
+def test_half_a_character_is_no_character() -> None:
+    assert json.loads(dump_yaml("a\udc80b\ud83d")) == yaml.safe_load(dump_yaml("a\udc80b\ud83d")) == "a\ufffdb\ufffd"
+
+
+def test_every_card_of_a_machine_is_configured() -> None:
+    machine = dataclasses.replace(MACHINE, ipv6="fd00::11", nics=(Nic(mac="52:54:00:aa:bb:09", ip="192.168.100.19"),))
+    cards = json.loads(DOCUMENTS["network-config"](machine, Lan()))["ethernets"]
+    assert {name: card["match"]["macaddress"] for name, card in cards.items()} == {
+        "lan0": MACHINE.mac, "lan1": "52:54:00:aa:bb:09",
+    }  # fmt: skip
+    assert (cards["lan0"].get("dhcp6"), cards["lan1"].get("dhcp6")) == (True, None)
+    assert (cards["lan0"].get("optional"), cards["lan1"].get("optional")) == (None, True)

@@ -21,6 +21,8 @@ CONFIG = InstallerConfig(
     domain="pvmlab.local",
     disk="/dev/nvme0n1",
     rootfs=RootfsSource(url="http://10.0.0.1/rootfs.tar.zst", sha256="0" * 64, size=1000),
+    initrd_tree="b" * 64,
+    modules_tree="c" * 64,
     seed_url="http://10.0.0.1/cloud-init/web1/",
     report_url="http://10.0.0.1/report/x",
     kernel_args=("console=ttyS0,115200",),

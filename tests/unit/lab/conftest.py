@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,11 +45,13 @@ def host_key() -> SshHostKey:
 def make_definition(lab: Lab) -> Callable[..., VmDefinition]:
     """Write the definition of a machine and return it."""
 
-    def make(name: str = "web1", *, ip: str = "192.168.100.2", mac: str = "52:54:00:00:00:01") -> VmDefinition:
+    def make(
+        name: str = "web1", *, ip: str = "192.168.100.2", mac: str = "52:54:00:00:00:01", **more: Any
+    ) -> VmDefinition:
         definition = VmDefinition(
             name=name, arch=Arch.X86_64, distro="debian-12", mac=mac, ip=ip,
             uuid=f"00000000-0000-4000-8000-{mac.replace(':', '')}",
-            ssh_authorized_keys=(USER_KEY,), ssh_host_key=HOST_KEY,
+            ssh_authorized_keys=(USER_KEY,), ssh_host_key=HOST_KEY, **more,
         )  # fmt: skip
         DefinitionStore(lab).write(definition)
         return definition

@@ -25,6 +25,18 @@ def test_macs_of_labs_names_and_cards_differ() -> None:
     assert len(macs) == 4
 
 
+def test_every_lab_has_an_ipv6_network_of_its_own() -> None:
+    subnet = addresses.derive_ipv6_subnet("lab")
+    assert subnet == addresses.derive_ipv6_subnet("lab")
+    assert Lan(ipv6_subnet=subnet).ipv6_subnet == subnet
+    assert len({addresses.derive_ipv6_subnet(str(number)) for number in range(100)}) == 100
+
+
+def test_ipv6_address_goes_with_the_ipv4_one() -> None:
+    assert addresses.ipv6_of(Lan(ipv6_subnet="fd12::/64"), "192.168.100.10") == "fd12::a"
+    assert addresses.ipv6_of(Lan(), "192.168.100.10") == ""
+
+
 def test_lowest_free_address_is_chosen() -> None:
     assert addresses.choose_address(Lan(), []) == "192.168.100.2"
     assert addresses.choose_address(Lan(), ["192.168.100.2", "192.168.100.4"]) == "192.168.100.3"

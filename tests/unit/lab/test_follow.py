@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from contracts import document
 from contracts.machine import VmDefinition
+from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus, Phase
-from lab import ssh
+from contracts.timeline import Event, EventKind, Timeline
+from lab import orders, ssh
 from lab.follow import (
     CloudInitError,
     Follower,
     InstallFailedError,
     MachineEndedError,
-    diagnose,
     find_death,
     parse_result,
 )
@@ -143,28 +145,50 @@ def test_installer_that_died_without_a_report_ends_the_wait_at_once(
 
 def test_silence_is_a_timeout_with_diagnosis_and_console(lab: Lab, follower: Follower, running: None) -> None:
     (lab.home.logs / "web1.serial.log").write_text("BdsDxe\n>>Start PXE over IPv4.\n")
-    with pytest.raises(WaitTimeoutError, match=r"asked by PXE and got no boot program.*\(waited 0 s\)") as caught:
+    with pytest.raises(WaitTimeoutError, match=r"the provisioner saw nothing of it.*\(waited 0 s\)") as caught:
         follower.wait_for_install()
     assert "| >>Start PXE over IPv4." in caught.value.details
     assert "vm.shell provisioner -- journalctl" in caught.value.resolution
 
 
-@pytest.mark.parametrize(
-    ("state", "console", "words"),
-    [
-        (status(InstallState.NEW), [], "never asked the network"),
-        (status(InstallState.NEW), [">>Start PXE over IPv4."], "DHCP or TFTP"),
-        (status(InstallState.NEW), [">>Start PXE over IPv4.", "iPXE 1.21.1"], "HTTP to the provisioner"),
-        (status(InstallState.BOOTING), ["iPXE"], "its installer has not reported"),
-        (
-            status(InstallState.INSTALLING, phase=Phase.SYSTEM, percent=30),
-            [],
-            "the installer of web1 fell silent in phase 5 of 7, system, at 30 %",
-        ),
-    ],
-)
-def test_diagnosis_names_the_step_that_did_not_happen(state: MachineStatus, console: list[str], words: str) -> None:
-    assert words in diagnose(state, console)
+def test_silence_is_explained_by_what_the_services_saw(
+    lab: Lab, follower: Follower, running: None, definition: VmDefinition
+) -> None:
+    seen = (Event(time=1000.0, kind=EventKind.ACK, text="got 192.168.100.2"),)
+    timeline = Timeline(name="web1", uuid=definition.uuid, events=seen)
+    (lab.home.status / "web1.events.json").write_text(document.dumps(timeline))
+    with pytest.raises(WaitTimeoutError, match=r"DHCP answered web1 .* ago, and no TFTP request came"):
+        follower.wait_for_install()
+
+
+def test_an_ordered_install_is_waited_for_although_there_is_a_system(
+    lab: Lab, definition: VmDefinition, running: None, reporter: Reporter, monkeypatch: pytest.MonkeyPatch,
+    write_status: Write,
+) -> None:  # fmt: skip
+    write_status(status(InstallState.INSTALLED, installs=1))
+    order = orders.give(lab, definition, OrderKind.REINSTALL)
+    steps = iter([
+        status(InstallState.BOOTING, installs=1, order=order.id),
+        status(InstallState.INSTALLED, installs=2, order=order.id),
+    ])  # fmt: skip
+    monkeypatch.setattr("lab.follow.time.sleep", lambda _: write_status(next(steps)))
+    Follower(lab, definition, reporter, 1.0, Deadline(60)).wait_for_install()
+    assert not list(steps)
+
+
+def test_a_rescue_is_waited_for(
+    lab: Lab, definition: VmDefinition, running: None, reporter: Reporter, monkeypatch: pytest.MonkeyPatch,
+    write_status: Write,
+) -> None:  # fmt: skip
+    write_status(status(InstallState.INSTALLED, installs=1))
+    monkeypatch.setattr("lab.follow.time.sleep", lambda _: write_status(status(InstallState.RESCUE, installs=1)))
+    Follower(lab, definition, reporter, 1.0, Deadline(60)).wait_for_rescue()
+
+
+def test_a_rescue_that_does_not_come_is_a_timeout(follower: Follower, running: None, write_status: Write) -> None:
+    write_status(status(InstallState.INSTALLED, installs=1))
+    with pytest.raises(WaitTimeoutError, match=r"never asked the network"):
+        follower.wait_for_rescue()
 
 
 def test_ordinary_console_is_no_death() -> None:

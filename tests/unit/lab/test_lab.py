@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contracts.lan import Lan
+from lab.addresses import derive_ipv6_subnet
 from lab.lab import Lab
 from pipeline.errors import ConflictError
+from pipeline.workspace import Cache, Home, Workspace
 
 
 def test_folders_with_secrets_are_closed_to_others(lab: Lab) -> None:
@@ -18,6 +22,17 @@ def test_identity_stays(lab: Lab) -> None:
 
 
 def test_network_is_the_default_until_it_is_set(lab: Lab) -> None:
+    assert lab.lan == Lan(ipv6_subnet=derive_ipv6_subnet(lab.identity()))
+
+
+def test_looking_at_the_network_of_a_lab_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    other = Lab(Workspace(Cache(tmp_path / "cache"), Home(tmp_path / "none")))
+    assert other.lan == Lan()
+    assert not (tmp_path / "none").exists()
+
+
+def test_network_of_older_settings_stays_without_ipv6(lab: Lab) -> None:
+    (lab.home.config / "lab.json").write_text('{"subnet": "192.168.100.0/24", "domain": "pvmlab.local"}')
     assert lab.lan == Lan()
 
 

@@ -13,7 +13,8 @@ from contracts.provisioner import render_provisioner_env
 from lab import addresses, provisioner
 from lab.lab import Lab
 from lab.machine import StopOutcome
-from lab.provisioner import ProvisionerRecord, ProvisionerState, provisioner_spec
+from lab.provisioner import ProvisionerState, provisioner_spec
+from lab.provisioner_record import ProvisionerRecord
 from lab.spec import Accelerator, AcceleratorKind, MachineSpec
 from lab.wait import Deadline
 from pipeline.errors import ConflictError, NotFoundError, UsageError, WaitTimeoutError
@@ -72,6 +73,7 @@ def test_spec_has_two_cards_in_fixed_slots_and_the_shares(lab: Lab) -> None:
         "vms": (lab.home.vms, False),
         "status": (lab.home.status, True),
         "config": (lab.home.config, False),
+        "templates": (lab.home.templates, False),
     }
     assert [disk.path for disk in spec.disks] == [lab.home.disks / "provisioner.qcow2"]
 

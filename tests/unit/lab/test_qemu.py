@@ -9,6 +9,7 @@ from lab.qemu import qemu_arguments
 from lab.spec import (
     Accelerator,
     AcceleratorKind,
+    Bios,
     DirectKernel,
     Disk,
     Firmware,
@@ -111,6 +112,32 @@ def test_the_provisioner_boots_a_kernel_and_has_a_way_out() -> None:
         "-chardev", "socket,id=serial0,path=/home/run/provisioner.serial," + _CHARDEV.format("provisioner"),
         "-serial", "chardev:serial0",
         "-qmp", "unix:/home/run/provisioner.qmp,server=on,wait=off",
+    ]  # fmt: skip
+
+
+def test_uefi_http_boot_is_not_held_up_by_pxe() -> None:
+    boot = Firmware(Path("/fw/CODE.fd"), Path("/home/disks/web1.vars.fd"), http=True)
+    words = qemu_arguments(dataclasses.replace(TARGET, boot=boot))
+    assert "name=opt/org.tianocore/IPv4PXESupport,string=n" in words
+    assert "name=opt/org.tianocore/IPv4PXESupport,string=n" not in qemu_arguments(TARGET)
+
+
+def test_a_bios_boots_by_the_cards_rom_and_speaks_on_the_serial_port() -> None:
+    words = qemu_arguments(dataclasses.replace(TARGET, boot=Bios()))
+    assert words[words.index("-machine") + 1] == "q35,graphics=off"
+    assert "virtio-net-pci,netdev=lan,mac=52:54:00:00:00:01,bootindex=1" in words
+    assert not [word for word in words if "pflash" in word or "tianocore" in word]
+
+
+def test_every_card_is_on_the_private_network_by_a_connection_of_its_own() -> None:
+    more = (LanCard("52:54:00:00:00:04", boot_index=2), LanCard("52:54:00:00:00:05", boot_index=3))
+    words = qemu_arguments(dataclasses.replace(TARGET, more_lan=more))
+    at = words.index("virtio-net-pci,netdev=lan,mac=52:54:00:00:00:01,romfile=,bootindex=1") + 1
+    assert words[at : at + 8] == [
+        "-netdev", "stream,id=lan2,server=off,addr.type=unix,addr.path=/home/run/_switch.lan",
+        "-device", "virtio-net-pci,netdev=lan2,mac=52:54:00:00:00:04,romfile=,bootindex=2",
+        "-netdev", "stream,id=lan3,server=off,addr.type=unix,addr.path=/home/run/_switch.lan",
+        "-device", "virtio-net-pci,netdev=lan3,mac=52:54:00:00:00:05,romfile=,bootindex=3",
     ]  # fmt: skip
 
 

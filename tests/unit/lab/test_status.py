@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
+from contracts import document
 from contracts.document import encode
 from contracts.machine import VmDefinition
+from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus, Phase
-from lab import status
+from contracts.timeline import (
+    Event,
+    EventKind,
+    RefusedDefinition,
+    ServiceFaults,
+    Stranger,
+    Strangers,
+    Timeline,
+)
+from lab import orders, status
 from lab.lab import Lab
 from lab.machine import MachineState
 from lab.spec import Accelerator, AcceleratorKind
@@ -64,3 +76,50 @@ def test_host_without_qemu_can_be_shown(lab: Lab, monkeypatch: pytest.MonkeyPatc
     view = status.view_lab(lab)
     assert view.accelerator == "none"
     assert "qemu-system-x86_64" in view.accelerator_reason
+
+
+def test_what_the_services_refuse_is_shown_while_they_run(
+    lab: Lab, make_definition: Make, mark_running: Callable[[str], None]
+) -> None:
+    make_definition("web1")
+    make_definition("web2", ip="192.168.100.3", mac="52:54:00:00:00:02")
+    make_definition("web3", ip="192.168.100.4", mac="52:54:00:00:00:03")
+    refused = (
+        RefusedDefinition(name="web1", reason="the definitions web1 and web9 have the same address x", kept=False),
+        RefusedDefinition(name="web2", reason="cannot be read", kept=True),
+    )
+    (lab.home.status / "_faults.json").write_text(document.dumps(ServiceFaults(definitions=refused)))
+    assert [view.served for view in status.view_targets(lab)] == [None, None, None]  # said by services that are off
+    mark_running("provisioner")
+    assert [view.served for view in status.view_targets(lab)] == [
+        "the services refuse it: the definitions web1 and web9 have the same address x",
+        "the services go on with its last good version: cannot be read",
+        None,
+    ]
+
+
+def test_a_machine_that_hangs_is_explained_and_orders_are_shown(
+    lab: Lab, make_definition: Make, mark_running: Callable[[str], None]
+) -> None:
+    definition = make_definition()
+    seen = Event(time=1000.0, kind=EventKind.ACK, text="got 192.168.100.2")
+    timeline = Timeline(name="web1", uuid=definition.uuid, events=(seen,))
+    (lab.home.status / "web1.events.json").write_text(document.dumps(timeline))
+    (view,) = status.view_targets(lab)
+    assert (view.last_event, view.last_time, view.diagnosis) == ("got 192.168.100.2", 1000.0, "")  # it is off
+    mark_running("web1")
+    orders.give(lab, definition, OrderKind.RESCUE)
+    (view,) = status.view_targets(lab)
+    assert "no TFTP request came" in view.diagnosis
+    assert view.ordered == "rescue"
+
+
+def test_strangers_that_were_seen_of_late_are_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    tcg = Accelerator(AcceleratorKind.TCG, "max", "no kvm", 5)
+    monkeypatch.setattr(Lab, "accelerator", lambda _self, _arch: tcg)
+    now = time.time()
+    seen = tuple(
+        Stranger(mac=f"52:54:00:00:00:0{number}", first=0.0, last=last) for number, last in enumerate((now, 1000.0))
+    )
+    (lab.home.status / "_strangers.json").write_text(document.dumps(Strangers(strangers=seen)))
+    assert status.view_lab(lab).strangers == ("52:54:00:00:00:00",)

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from contracts.machine import SshHostKey, VmDefinition
+from contracts.arch import Arch
+from contracts.machine import FirmwareKind, Installer, Nic, SshHostKey, VmDefinition
+from lab import addresses
 from lab.lab import Lab
 from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest, require_name
 from pipeline.errors import ConflictError, NotFoundError, UsageError
@@ -38,6 +40,33 @@ def test_plan_avoids_the_addresses_of_others(lab: Lab, host_key: SshHostKey, mak
     assert plan(lab, host_key).ip == "192.168.100.3"
 
 
+def test_plan_gives_every_card_its_addresses(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
+    make_definition("other", nics=(Nic(mac="52:54:00:00:00:09", ip="192.168.100.3"),))
+    planned = plan(lab, host_key, cards=3)
+    assert [card.ip for card in planned.cards] == ["192.168.100.4", "192.168.100.5", "192.168.100.6"]
+    assert len({card.mac for card in planned.cards}) == 3
+    assert [card.ipv6 for card in planned.cards] == [addresses.ipv6_of(lab.lan, card.ip) for card in planned.cards]
+    assert all(card.ipv6 for card in planned.cards)
+
+
+def test_address_of_another_machines_further_card_is_refused(
+    lab: Lab, host_key: SshHostKey, make_definition: Make
+) -> None:
+    make_definition("other", nics=(Nic(mac="52:54:00:00:00:09", ip="192.168.100.3"),))
+    with pytest.raises(ConflictError, match=r"192\.168\.100\.3 is taken by other"):
+        plan(lab, host_key, ip="192.168.100.3")
+    with pytest.raises(ConflictError, match=r"52:54:00:00:00:09 is taken by other"):
+        plan(lab, host_key, mac="52-54-00-00-00-09")
+
+
+def test_plan_knows_what_boots_the_machine(lab: Lab, host_key: SshHostKey) -> None:
+    assert plan(lab, host_key).firmware is FirmwareKind.UEFI
+    native = {"installer": Installer.PRESEED}
+    assert plan(lab, host_key, firmware=FirmwareKind.BIOS, **native).firmware is FirmwareKind.BIOS
+    with pytest.raises(UsageError, match="UEFI boots"):
+        plan(lab, host_key, firmware=FirmwareKind.BIOS)
+
+
 def test_taken_name_is_refused(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
     make_definition("web1")
     with pytest.raises(ConflictError, match=r"there is a machine 'web1' already"):
@@ -62,6 +91,9 @@ def test_taken_ip_is_refused(lab: Lab, host_key: SshHostKey, make_definition: Ma
         ({"mac": "nonsense"}, "not a MAC address"),
         ({"ip": "192.168.100.200"}, "cannot be a machine's address"),
         ({"cpus": 0}, "cpus is 0"),
+        ({"cards": 0}, "1 to 8 cards"),
+        ({"cards": 9}, "1 to 8 cards"),
+        ({"firmware": FirmwareKind.BIOS, "arch": Arch.AARCH64, "installer": Installer.PRESEED}, "x86_64 machines only"),
         ({"memory_mib": 1}, "memory_mib is 1"),
         ({"name": "Web_1"}, "not a machine name"),
         ({"name": "provisioner"}, "the provisioner has it"),

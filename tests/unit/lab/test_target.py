@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from contracts.machine import SshHostKey, VmDefinition
+from contracts.machine import FirmwareKind, Nic, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus
 from lab import ssh, target
 from lab.keys import KeyPair
 from lab.lab import Lab
-from lab.spec import Accelerator, AcceleratorKind, Firmware, MachineSpec
+from lab.spec import Accelerator, AcceleratorKind, Bios, Firmware, LanCard, MachineSpec
 from lab.store import DefinitionStore, MachineRequest
 from pipeline.debian.apt_sources import Mirror
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
@@ -39,10 +39,33 @@ def status_of(definition: VmDefinition, state: InstallState, *, installs: int = 
 
 def test_spec_boots_the_disk_before_the_network(lab: Lab, make_definition: Make) -> None:
     definition = make_definition()
-    spec = target.target_spec(lab, definition, accelerator=TCG, firmware=Path("/code"), lan_socket=Path("/lan"))
+    spec = target.target_spec(lab, definition, accelerator=TCG, boot=Bios(), lan_socket=Path("/lan"))
     assert (spec.disks[0].boot_index, spec.lan.boot_index) == (0, 1)
-    assert spec.boot == Firmware(Path("/code"), lab.home.disks / "web1.vars.fd")
+    assert spec.boot == Bios()
     assert (spec.uuid, spec.lan.mac, spec.wan) == (definition.uuid, definition.mac, None)
+
+
+def test_spec_boots_from_any_of_its_cards(lab: Lab, make_definition: Make) -> None:
+    nics = tuple(Nic(mac=f"52:54:00:00:00:0{number}", ip=f"192.168.100.4{number}") for number in (2, 3))
+    spec = target.target_spec(lab, make_definition(nics=nics), accelerator=TCG, boot=Bios(), lan_socket=Path("/lan"))
+    assert spec.more_lan == (LanCard(nics[0].mac, boot_index=2), LanCard(nics[1].mac, boot_index=3))
+
+
+@pytest.mark.parametrize("kind", FirmwareKind)
+def test_each_kind_of_firmware_boots(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], kind: FirmwareKind, tmp_path: Path
+) -> None:
+    target.start(lab, make_definition(firmware=kind), TCG)
+    variables = lab.home.disks / "web1.vars.fd"
+    assert (
+        started[0].boot
+        == {
+            FirmwareKind.UEFI: Firmware(tmp_path / "CODE.fd", variables),
+            FirmwareKind.UEFI_HTTP: Firmware(tmp_path / "CODE.fd", variables, http=True),
+            FirmwareKind.BIOS: Bios(),
+        }[kind]
+    )
+    assert variables.exists() == (kind is not FirmwareKind.BIOS)
 
 
 def test_first_start_makes_disk_and_variables(lab: Lab, make_definition: Make, started: list[MachineSpec]) -> None:

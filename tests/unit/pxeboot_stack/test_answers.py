@@ -19,11 +19,12 @@ from pykickstart.version import makeVersion
 from contracts import nocloud
 from contracts.answers import DOCUMENTS, MAIN, MAX_OWN_BYTES
 from contracts.machine import AnswerFile, Installer, VmDefinition
-from pxeboot_stack.boot_handler import answers
+from pxeboot_stack.boot_handler import answers, sandbox
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
 from tests.fakes.lab_files import make_machine, make_settings
 
+TOKEN = "0123456789abcdef" * 2
 GOLDEN = Path(__file__).parents[2] / "golden/pxeboot_stack/answers"
 SOURCES = (
     "deb http://mirror.example/debian trixie main",
@@ -67,7 +68,7 @@ def changed(machine: VmDefinition, **values: Any) -> VmDefinition:
 
 @pytest.mark.parametrize(("kind", "name"), OURS)
 def test_every_document_is_the_golden_one(lab: Settings, kind: Installer, name: str) -> None:
-    assert answers.render(MACHINES[kind], name, lab) == (GOLDEN / f"{kind}.{name}").read_text()
+    assert answers.render(MACHINES[kind], name, lab, token=TOKEN) == (GOLDEN / f"{kind}.{name}").read_text()
 
 
 def test_every_golden_file_is_of_a_document() -> None:
@@ -77,21 +78,21 @@ def test_every_golden_file_is_of_a_document() -> None:
 def test_nocloud_documents_are_those_of_pvmlabs_own_installs(lab: Settings) -> None:
     machine = MACHINES[Installer.AUTOINSTALL]
     for name in ("meta-data", "vendor-data"):
-        assert answers.render(machine, name, lab) == nocloud.DOCUMENTS[name](machine, lab.lan)
+        assert answers.render(machine, name, lab, token=TOKEN) == nocloud.DOCUMENTS[name](machine, lab.lan)
 
 
 @pytest.mark.parametrize("kind", list(Installer))
 @pytest.mark.parametrize("name", ["", "passwd", "../preseed.cfg", "preseed.cfg.j2", "ks-end.cfg", "own.cfg"])
 def test_there_are_no_other_documents(lab: Settings, kind: Installer, name: str) -> None:
     with pytest.raises(Refusal, match="no answer document") as caught:
-        answers.render(MACHINES.get(kind, make_machine()), name, lab)
+        answers.render(MACHINES.get(kind, make_machine()), name, lab, token=TOKEN)
     assert caught.value.status == 404
 
 
 @pytest.mark.parametrize("version", ["F43", "F44", "RHEL9", "RHEL10"])
 def test_kickstart_is_understood_by_its_own_parser(lab: Settings, version: str) -> None:
     parser = KickstartParser(makeVersion(version))
-    parser.readKickstartFromString(answers.render(MACHINES[Installer.KICKSTART], "ks.cfg", lab))
+    parser.readKickstartFromString(answers.render(MACHINES[Installer.KICKSTART], "ks.cfg", lab, token=TOKEN))
     handler = parser.handler
     assert handler.rootpw.lock
     assert (handler.user.userList[0].name, handler.user.userList[0].lock) == ("lab", True)
@@ -104,7 +105,7 @@ def test_kickstart_is_understood_by_its_own_parser(lab: Settings, version: str) 
 
 def test_autoinstall_is_yaml_and_carries_the_usual_user_data(lab: Settings) -> None:
     machine = MACHINES[Installer.AUTOINSTALL]
-    text = answers.render(machine, "user-data", lab)
+    text = answers.render(machine, "user-data", lab, token=TOKEN)
     assert text.startswith("#cloud-config\n")
     wanted = yaml.safe_load(text)["autoinstall"]
     assert wanted["version"] == 1
@@ -115,7 +116,7 @@ def test_autoinstall_is_yaml_and_carries_the_usual_user_data(lab: Settings) -> N
 
 def test_preseed_has_one_question_a_line(lab: Settings) -> None:
     """In the grammar of debconf-set-selections(1): owner, question, type, value; blanks and comments between."""
-    lines = answers.render(MACHINES[Installer.PRESEED], "preseed.cfg", lab).splitlines()
+    lines = answers.render(MACHINES[Installer.PRESEED], "preseed.cfg", lab, token=TOKEN).splitlines()
     known = {"string", "boolean", "select", "multiselect", "password", "note"}
     for line in filter(None, lines):
         if not line.startswith("#"):
@@ -131,7 +132,7 @@ def test_no_document_but_those_that_install_it_holds_the_host_key(lab: Settings,
     holders = {
         name
         for name in DOCUMENTS[kind]
-        if name != "own.cfg" and "THE-SECRET" in answers.render(MACHINES[kind], name, lab)
+        if name != "own.cfg" and "THE-SECRET" in answers.render(MACHINES[kind], name, lab, token=TOKEN)
     }
     assert holders == ({"user-data"} if kind is Installer.AUTOINSTALL else {"late.sh"})
 
@@ -170,7 +171,7 @@ def test_no_value_becomes_a_command(lab: Settings, field: str, value: str) -> No
     for kind, name in OURS:
         if name in FIELDS[field]:
             try:
-                text = answers.render(changed(MACHINES[kind], **{field: value}), name, lab)
+                text = answers.render(changed(MACHINES[kind], **{field: value}), name, lab, token=TOKEN)
             except (Refusal, ValueError):
                 continue
             assert _shape(name, text) == _shape(name, (GOLDEN / f"{kind}.{name}").read_text())
@@ -202,7 +203,7 @@ def _keys(data: object) -> object:
 def test_a_key_of_two_lines_is_refused(lab: Settings, key: str) -> None:
     machine = changed(MACHINES[Installer.PRESEED], ssh_authorized_keys=(key,))
     with pytest.raises(Refusal, match="not one plain line"):
-        answers.render(machine, "late.sh", lab)
+        answers.render(machine, "late.sh", lab, token=TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_filters_refuse_what_they_cannot_quote(name: str, value: str) -> None:
 
 
 def test_a_value_without_a_filter_does_not_render() -> None:
-    environment = answers._environment(strict=True)
+    environment = sandbox._environment(strict=True)
     with pytest.raises(TypeError, match="without a filter"):
         environment.from_string("{{ name }}").render(name="web1")
     assert environment.from_string("{{ name | word }}").render(name="web1") == "web1"
@@ -240,19 +241,19 @@ def test_a_value_without_a_filter_does_not_render() -> None:
 
 def test_an_unknown_value_does_not_render() -> None:
     with pytest.raises(TemplateError, match="'nmae' is undefined"):
-        answers._environment(strict=True).from_string("{{ nmae | word }}").render()
+        sandbox._environment(strict=True).from_string("{{ nmae | word }}").render()
 
 
 def test_a_mirror_that_is_missing_is_said(lab: Settings) -> None:
     with pytest.raises(Refusal, match="the answer file of web1 cannot be used: UndefinedError") as caught:
-        answers.render(make_machine(installer=Installer.PRESEED), "preseed.cfg", lab)
+        answers.render(make_machine(installer=Installer.PRESEED), "preseed.cfg", lab, token=TOKEN)
     assert caught.value.status == 500
 
 
 def test_an_own_preseed_is_included_and_the_lab_is_still_told(lab: Settings) -> None:
     machine = own(lab, Installer.PRESEED, "d-i my/own string {{ not a template }}\n")
-    assert answers.render(machine, "own.cfg", lab) == "d-i my/own string {{ not a template }}\n"
-    wrapper = answers.render(machine, "preseed.cfg", lab).splitlines()
+    assert answers.render(machine, "own.cfg", lab, token=TOKEN) == "d-i my/own string {{ not a template }}\n"
+    wrapper = answers.render(machine, "preseed.cfg", lab, token=TOKEN).splitlines()
     assert [line for line in wrapper if not line.startswith("#")] == [
         "d-i preseed/include string own.cfg", "d-i preseed/run string hooks.sh",
     ]  # fmt: skip
@@ -260,7 +261,7 @@ def test_an_own_preseed_is_included_and_the_lab_is_still_told(lab: Settings) -> 
 
 def test_an_own_kickstart_gets_what_tells_its_end(lab: Settings) -> None:
     mine = "text\nrootpw --lock\n%packages\n@core\n%end\n"
-    text = answers.render(own(lab, Installer.KICKSTART, mine), "ks.cfg", lab)
+    text = answers.render(own(lab, Installer.KICKSTART, mine), "ks.cfg", lab, token=TOKEN)
     assert text.startswith(mine)
     assert "bootloader done 100" in text
     parser = KickstartParser(makeVersion("RHEL10"))
@@ -270,7 +271,7 @@ def test_an_own_kickstart_gets_what_tells_its_end(lab: Settings) -> None:
 
 def test_an_own_autoinstall_is_served_as_it_is(lab: Settings) -> None:
     mine = "#cloud-config\nautoinstall: {version: 1}\n"
-    assert answers.render(own(lab, Installer.AUTOINSTALL, mine), "user-data", lab) == mine
+    assert answers.render(own(lab, Installer.AUTOINSTALL, mine), "user-data", lab, token=TOKEN) == mine
 
 
 def test_an_own_template_gets_the_documented_values(lab: Settings) -> None:
@@ -280,12 +281,15 @@ def test_an_own_template_gets_the_documented_values(lab: Settings) -> None:
         "{{ report.done('x') }}\n"
         "{{ machine.ssh_authorized_keys | join(',') }}\n{{ machine.ssh_host_key.public | json }}\n"
     )
-    text = answers.render(own(lab, Installer.PRESEED, mine, how=AnswerFile.TEMPLATE), "own.cfg", lab)
+    text = answers.render(own(lab, Installer.PRESEED, mine, how=AnswerFile.TEMPLATE), "own.cfg", lab, token=TOKEN)
     assert text.splitlines()[0] == (
         "web1 web1.pvmlab.local 52:54:00:aa:bb:01 192.168.100.11 /dev/nvme0n1 lab 192.168.100.1 "
-        "http://192.168.100.1/answers/web1/ http://192.168.100.1/report/52:54:00:aa:bb:01 mirror.example"
+        f"http://192.168.100.1/m/{TOKEN}/answers/ http://192.168.100.1/m/{TOKEN}/report mirror.example"
     )
-    assert "http://192.168.100.1/answers/web1/report.sh | sh -s -- bootloader done 100 x" in text
+    assert (
+        "http://192.168.100.1/m/0123456789abcdef0123456789abcdef/answers/report.sh | sh -s -- bootloader done 100 x"
+        in text
+    )
     assert json.loads(text.splitlines()[3]) == "ssh-ed25519 AAAAhostkey web1"
 
 
@@ -300,14 +304,14 @@ def test_an_own_template_gets_the_documented_values(lab: Settings) -> None:
         ("{% include 'late.sh.j2' %}", "TypeError|TemplateNotFound"),
         ("{{ report.done.__globals__ }}", "SecurityError"),
         ("{{ 1 // 0 }}", "ZeroDivisionError"),
-        ("{{ range(999999999) | list }}", "OverflowError"),
+        ("{{ range(999999999) | list }}", "TooMuchError: its loops take more than"),
         ("{% for i in range(2000) %}" + "x" * 1000 + "{% endfor %}", "longer than"),
         ("{{ machine.name | nonsense }}", "TemplateAssertionError"),
     ],
 )
 def test_a_template_that_fails_or_reaches_out_is_refused_with_its_reason(lab: Settings, text: str, reason: str) -> None:
     machine = own(lab, Installer.KICKSTART, text, how=AnswerFile.TEMPLATE)
-    for call in (lambda: answers.render(machine, "ks.cfg", lab), lambda: answers.check(machine, lab)):
+    for call in (lambda: answers.render(machine, "ks.cfg", lab, token=TOKEN), lambda: answers.check(machine, lab)):
         with pytest.raises(Refusal, match=reason) as caught:
             call()
         assert caught.value.status == 500
@@ -330,3 +334,13 @@ def test_an_own_file_that_cannot_be_used_is_refused(lab: Settings, data: bytes |
 @pytest.mark.parametrize("kind", list(MACHINES))
 def test_the_main_document_is_one_of_the_documents(kind: Installer) -> None:
     assert MAIN[kind] in DOCUMENTS[kind]
+
+
+@pytest.mark.parametrize("how", [AnswerFile.VERBATIM, AnswerFile.TEMPLATE])
+def test_the_address_that_an_own_file_knows_becomes_the_one_of_this_boot(lab: Settings, how: AnswerFile) -> None:
+    mine = (
+        "#cloud-config\n- curl -sf http://192.168.100.1/answers/web1/report.sh\n- http://192.168.100.1/answers/web2/x\n"
+    )
+    text = answers.render(own(lab, Installer.AUTOINSTALL, mine, how=how), "user-data", lab, token=TOKEN)
+    assert f"- curl -sf http://192.168.100.1/m/{TOKEN}/answers/report.sh\n" in text
+    assert "http://192.168.100.1/answers/web2/x" in text  # another machine's is none of its business

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,15 @@ def client(lab: Settings) -> Client:
     return Client(lab, headers={"x-real-ip": MACHINE.ip})
 
 
+TOKEN = "0" * 32
 GOOD = [
     ("GET", "/boot.ipxe", 200),
     ("GET", f"/ipxe?mac={MACHINE.mac}", 200),
-    ("GET", f"/config/{MACHINE.mac}", 200),
-    *(("GET", f"/cloud-init/web1/{kind}", 200) for kind in nocloud.DOCUMENTS),
+    ("GET", "/ipxe?mac=52:54:00:aa:bb:99", 200),  # a stranger: a menu
+    ("GET", "/m/{token}/config", 200),
+    *(("GET", f"/m/{{token}}/cloud-init/{kind}", 200) for kind in nocloud.DOCUMENTS),
     ("GET", "/healthz", 200),
+    ("GET", "/metrics", 200),
 ]
 BAD = [
     ("GET", "/", 404),
@@ -67,32 +71,41 @@ BAD = [
     ("GET", "/ipxe", 400),
     ("GET", "/ipxe?mac=", 400),
     ("GET", f"/ipxe?mac={MACHINE.mac}&mac={MACHINE.mac}", 400),
-    ("GET", "/ipxe?mac=52:54:00:aa:bb:99", 404),
     ("POST", f"/ipxe?mac={MACHINE.mac}", 405),
-    ("GET", "/config/nonsense", 400),
-    ("GET", "/config/52:54:00:aa:bb:99", 404),
-    ("DELETE", f"/config/{MACHINE.mac}", 405),
-    ("GET", "/cloud-init/web1/passwd", 404),
-    ("GET", "/cloud-init/web9/user-data", 404),
-    ("GET", "/cloud-init/WEB1/user-data", 400),
-    ("GET", "/cloud-init/web1/user-data/more", 404),
-    ("GET", f"/report/{MACHINE.mac}", 405),
-    ("POST", "/report/nonsense", 400),
-    ("POST", f"/report/{MACHINE.mac}", 400),
+    ("GET", f"/config/{MACHINE.mac}", 404),
+    ("GET", "/cloud-init/web1/user-data", 404),
+    ("GET", f"/m/{TOKEN}/config", 403),
+    ("GET", "/m/nonsense/config", 403),
+    ("GET", "/m/{token}/nothing", 404),
+    ("GET", "/m/{token}/cloud-init/passwd", 404),
+    ("GET", "/m/{token}/cloud-init/user-data/more", 404),
+    ("DELETE", "/m/{token}/config", 405),
+    ("GET", "/m/{token}/report", 404),
+    ("POST", f"/m/{TOKEN}/report", 403),
+    ("POST", "/m/{token}/report", 400),
 ]
+
+
+def boot(client: Client) -> str:
+    """Fetch the boot script; return the token in it."""
+    found = re.search(r"/m/([0-9a-f]{32})/", client.get(f"/ipxe?mac={MACHINE.mac}").text)
+    assert found
+    return found[1]
 
 
 @pytest.mark.parametrize(("method", "path", "status"), GOOD)
 def test_what_is_there_is_200_and_never_cached(client: Client, method: str, path: str, status: int) -> None:
-    answer = client.request(method, path)
+    answer = client.request(method, path.format(token=boot(client)))
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), BAD)
 def test_every_error_has_its_status_and_a_plain_sentence(client: Client, method: str, path: str, status: int) -> None:
-    answer = client.request(method, path)
+    token = boot(client)
+    answer = client.request(method, path.format(token=token))
     assert answer.status_code == status, answer.text
+    assert token not in answer.text
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.text.endswith("\n")
     assert len(answer.text.splitlines()) == 1
@@ -103,10 +116,10 @@ def test_405_says_what_is_allowed(client: Client) -> None:
 
 
 def test_a_report_is_taken_up_to_its_limit_and_not_beyond(client: Client, lab: Settings) -> None:
-    assert client.post(f"/report/{MACHINE.mac}", json=REPORT).text == "web1 is installing\n"
-    body = json.dumps(REPORT).encode()
-    assert client.post(f"/report/{MACHINE.mac}", content=body.ljust(MAX_REPORT_BYTES)).status_code == 200
-    refused = client.post(f"/report/{MACHINE.mac}", content=body.ljust(MAX_REPORT_BYTES + 1))
+    path, body = f"/m/{boot(client)}/report", json.dumps(REPORT).encode()
+    assert client.post(path, json=REPORT).text == "web1 is installing\n"
+    assert client.post(path, content=body.ljust(MAX_REPORT_BYTES)).status_code == 200
+    refused = client.post(path, content=body.ljust(MAX_REPORT_BYTES + 1))
     assert (refused.status_code, refused.text) == (413, "a report is at most 65536 bytes\n")
 
 
@@ -126,32 +139,54 @@ def test_what_is_not_there_yet_says_when_to_come_again(client: Client, lab: Sett
         {"x-forwarded-for": MACHINE.ip},
     ],
 )
-def test_only_the_address_that_nginx_saw_opens_secrets(lab: Settings, headers: dict[str, str]) -> None:
-    answer = Client(lab, headers=headers).get("/cloud-init/web1/user-data")
+def test_only_the_address_that_nginx_saw_opens_secrets(lab: Settings, client: Client, headers: dict[str, str]) -> None:
+    answer = Client(lab, headers=headers).get(f"/m/{boot(client)}/cloud-init/user-data")
     assert answer.status_code == 403
     assert "THE-SECRET" not in answer.text
 
 
-def test_the_header_is_believed_from_loopback_only(lab: Settings) -> None:
+def test_the_header_is_believed_from_loopback_only(lab: Settings, client: Client) -> None:
     neighbour = Client(lab, peer="192.168.100.12", headers={"x-real-ip": MACHINE.ip})
-    assert neighbour.get("/cloud-init/web1/user-data").status_code == 403
+    assert neighbour.get(f"/m/{boot(client)}/cloud-init/user-data").status_code == 403
+    assert "reserved for it" in neighbour.get(f"/ipxe?mac={MACHINE.mac}").text
 
 
-def test_two_headers_are_none(lab: Settings) -> None:
+def test_two_headers_are_none(lab: Settings, client: Client) -> None:
     headers = [("x-real-ip", MACHINE.ip), ("x-real-ip", "10.0.0.1")]
-    answer = Client(lab).get("/config/" + MACHINE.mac, headers=headers)
+    answer = Client(lab).get(f"/m/{boot(client)}/config", headers=headers)
     assert answer.status_code == 403
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example/x", "192.168.100.1@evil", "${net0/ip}", "a b", ""])
 def test_the_host_header_steers_nothing(client: Client, host: str) -> None:
-    plain = {
-        path: client.get(path).text for path in ("/boot.ipxe", f"/ipxe?mac={MACHINE.mac}", f"/config/{MACHINE.mac}")
-    }
-    for path, text in plain.items():
-        assert client.get(path, headers={"host": host}).text == text
-    answer = client.get("/config/" + MACHINE.mac, headers={"host": host, "x-real-ip": "192.168.100.12"})
-    assert answer.status_code == 403
+    assert client.get("/boot.ipxe", headers={"host": host}).text == client.get("/boot.ipxe").text
+    script = f"/ipxe?mac={MACHINE.mac}"
+    plain, told = (re.sub(r"/m/[0-9a-f]{32}/", "/m/-/", client.get(script, headers=each).text)
+                   for each in ({}, {"host": host}))  # fmt: skip
+    assert plain == told
+    token = boot(client)
+    config = f"/m/{token}/config"
+    assert client.get(config, headers={"host": host}).text == client.get(config).text
+    assert client.get(config, headers={"host": host, "x-real-ip": "192.168.100.12"}).status_code == 403
+
+
+def test_requests_are_counted_by_route_without_tokens(client: Client) -> None:
+    token = boot(client)
+    client.get(f"/m/{token}/config")
+    client.get(f"/m/{token}/nothing")
+    client.get(f"/m/{TOKEN}/config")
+    text = client.get("/metrics").text
+    assert 'pvmlab_http_requests_total{route="/ipxe",status="200"} 1\n' in text
+    assert 'pvmlab_http_requests_total{route="/m/{token}/{document:path}",status="404"} 1\n' in text
+    assert "pvmlab_denied_total 1\n" in text
+    assert "pvmlab_definitions 1\n" in text
+    assert token not in text
+
+
+def test_health_and_readiness_are_two_things(client: Client) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["problems"]) == (503, ["dnsmasq does not run"])
 
 
 def test_a_fault_of_ours_is_a_500_without_its_inside(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +198,4 @@ def test_a_fault_of_ours_is_a_500_without_its_inside(client: Client, monkeypatch
     assert answer.status_code == 500
     assert "THE-SECRET" not in answer.text
     assert "its log in the provisioner says why" in answer.text
+    assert 'status="500"} 1' in client.get("/metrics").text

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from contracts import document
-from contracts.arch import Arch
+from contracts.arch import BIOS_BINARY, Arch
 from contracts.lan import Lan
 from pxeboot_stack import entrypoint
 from pxeboot_stack.boot_handler import scripts
@@ -40,9 +41,25 @@ def test_all_that_the_services_read_is_there(tmp_path: Path, shares: HostShares,
     assert "dhcp-range=192.168.100.128" in run.dnsmasq_conf.read_text()
     assert "client-arch,11" not in run.dnsmasq_conf.read_text()
     assert "listen 192.168.100.1:80" in run.nginx_conf.read_text()
-    assert "web1" in run.dhcp_hosts.read_text()
+    assert "192.168.100.11" in run.dhcp_hosts.read_text()
     assert (run.tftp / Arch.X86_64.ipxe_binary).read_bytes() == b"iPXE"
+    assert "undionly" not in run.dnsmasq_conf.read_text()
     assert (run.tftp / "autoexec.ipxe").read_text() == scripts.render_chain("http://192.168.100.1")
+
+
+def test_every_boot_program_that_is_there_is_offered(tmp_path: Path, shares: HostShares, ipxe: Path) -> None:
+    run = RunFiles(tmp_path / "run")
+    for name in (Arch.AARCH64.ipxe_binary, BIOS_BINARY):
+        (ipxe / name).write_bytes(name.encode())
+    entrypoint.prepare(shares.read_lan(), shares, run, ipxe=ipxe)
+    assert {path.name for path in run.tftp.iterdir()} >= {"ipxe-x86_64.efi", "ipxe-aarch64.efi", "undionly.kpxe"}
+    conf = run.dnsmasq_conf.read_text()
+    assert "client-arch,11" in conf
+    assert "undionly.kpxe" in conf
+    (ipxe / BIOS_BINARY).unlink()
+    entrypoint.prepare(shares.read_lan(), shares, run, ipxe=ipxe)  # as by a container without it
+    assert not os.path.lexists(run.tftp / BIOS_BINARY)
+    assert "undionly.kpxe" not in run.dnsmasq_conf.read_text()
 
 
 @pytest.mark.parametrize(("mode", "worker"), [(0o755, "www-data"), (0o700, "root"), (0o750, "root"), (0o751, "root")])

@@ -4,6 +4,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from contracts.machine import Nic
 from pxeboot_stack.leases import Lease, find_foreign, parse_leases, release_message
 from tests.fakes.lab_files import make_machine
 
@@ -24,6 +25,13 @@ def test_leases_are_read_and_everything_else_in_the_file_is_not() -> None:
         Lease("52:54:00:aa:bb:01", IPv4Address("192.168.100.11")),
         Lease("52:54:00:99:99:99", IPv4Address("192.168.100.200")),
     ]
+
+
+def test_further_cards_have_addresses_of_their_own() -> None:
+    two = make_machine(nics=(Nic(mac="52:54:00:aa:bb:02", ip="192.168.100.12"),))
+    own = Lease("52:54:00:aa:bb:02", IPv4Address("192.168.100.12"))
+    crossed = Lease(two.mac, IPv4Address("192.168.100.12"))
+    assert find_foreign([own, crossed], [two]) == [crossed]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from contracts.report import InstallState, MachineStatus, Outcome, Phase, Report
 from pxeboot_stack.boot_handler.handler import BootHandler
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
-from tests.fakes.lab_files import make_machine, make_settings, write_definition, write_native
+from tests.fakes.lab_files import make_machine, make_settings, write_artifacts, write_definition, write_native
 
 SOURCES = ("deb http://mirror.example/debian trixie main",)
 NATIVE = [kind for kind in Installer if kind.is_native]
@@ -44,6 +45,14 @@ def state(lab: Settings) -> MachineStatus:
     return document.loads(MachineStatus, (lab.status / "web1.json").read_bytes())
 
 
+def boot(handler: BootHandler, machine: VmDefinition) -> str:
+    """Have the machine fetch its boot script; return its token."""
+    script = handler.boot_script(machine.mac, client=machine.ip).body
+    assert f"web1 installs debian-12 by {machine.installer}" in script
+    (token,) = set(re.findall(r"/m/([0-9a-f]{32})/", script))
+    return str(token)
+
+
 def refusal(call: Callable[[], object]) -> Refusal:
     with pytest.raises(Refusal) as caught:
         call()
@@ -54,16 +63,17 @@ def refusal(call: Callable[[], object]) -> Refusal:
 @pytest.mark.parametrize("kind", NATIVE)
 def test_a_machine_installs_once(handler: BootHandler, lab: Settings, kind: Installer) -> None:
     machine = define(lab, machine_of(kind))
-    assert f"web1 installs debian-12 by {kind}" in handler.boot_script(machine.mac, client=machine.ip).body
+    token = boot(handler, machine)
     assert state(lab).state is InstallState.BOOTING
     for name in DOCUMENTS[kind]:
         if name != "own.cfg":
-            assert handler.answer_document("web1", name, client=machine.ip).body.strip()
+            assert handler.machine_document(token, f"answers/{name}", client=machine.ip).body.strip()
     assert (state(lab).state, state(lab).phase) == (InstallState.INSTALLING, Phase.CONFIGURATION)
     report = Report(phase=Phase.BOOTLOADER, outcome=Outcome.DONE, percent=100, message="done")
-    handler.take_report(machine.mac, document.dumps(report).encode(), client=machine.ip)
+    handler.take_report(token, document.dumps(report).encode(), client=machine.ip)
     assert "boots from its disk" in handler.boot_script(machine.mac, client=machine.ip).body
-    handler.answer_document("web1", MAIN[kind], client=machine.ip)
+    error = refusal(lambda: handler.machine_document(token, f"answers/{MAIN[kind]}", client=machine.ip))
+    assert (error.status, "its install has ended" in error.sentence) == (403, True)
     assert (state(lab).state, state(lab).installs) == (InstallState.INSTALLED, 1)
 
 
@@ -79,7 +89,7 @@ def test_a_missing_boot_file_is_said(handler: BootHandler, lab: Settings, kind: 
 def test_an_own_installer_needs_none_of_ours(handler: BootHandler, lab: Settings) -> None:
     machine = define(lab, machine_of(Installer.PRESEED))
     assert not (lab.initrds / "x86_64").exists()
-    assert handler.boot_script(machine.mac, client=machine.ip).status == 200
+    assert boot(handler, machine)
 
 
 @pytest.mark.parametrize("client", ["192.168.100.12", "192.168.100.1", "127.0.0.1", None])
@@ -87,23 +97,29 @@ def test_an_own_installer_needs_none_of_ours(handler: BootHandler, lab: Settings
 def test_answers_are_for_the_machine_itself(
     handler: BootHandler, lab: Settings, kind: Installer, client: str | None
 ) -> None:
-    define(lab, machine_of(kind))
+    token = boot(handler, define(lab, machine_of(kind)))
+    before = state(lab)
     for name in (*DOCUMENTS[kind], "nonsense"):
-        error = refusal(lambda name=name: handler.answer_document("web1", name, client=client))  # type: ignore[misc]
-        assert error.status == 403
-        assert "THE-SECRET" not in error.sentence
-    assert not (lab.status / "web1.json").exists()
+        for shown in (token, "0" * 32, "web1"):
+            error = refusal(lambda: handler.machine_document(shown, f"answers/{name}", client=client))  # noqa: B023
+            assert error.status == 403
+            assert "THE-SECRET" not in error.sentence
+    assert state(lab) == before
 
 
-@pytest.mark.parametrize("name", ["..", "web1.json", "WEB1", "web1/../web1", ""])
+@pytest.mark.parametrize("name", ["..", "web1.json", "../config/", "preseed.cfg/", "own.cfg", "ks.cfg", ""])
 def test_no_name_leads_anywhere(handler: BootHandler, lab: Settings, name: str) -> None:
     machine = define(lab, machine_of(Installer.PRESEED))
-    assert refusal(lambda: handler.answer_document(name, "preseed.cfg", client=machine.ip)).status == 400
+    token = boot(handler, machine)
+    assert refusal(lambda: handler.machine_document(token, f"answers/{name}", client=machine.ip)).status == 404
 
 
 def test_a_machine_of_ours_has_no_answers(handler: BootHandler, lab: Settings) -> None:
     machine = define(lab, make_machine())
-    error = refusal(lambda: handler.answer_document("web1", "preseed.cfg", client=machine.ip))
+    write_artifacts(lab)
+    token = re.search(r"/m/([0-9a-f]{32})/", handler.boot_script(machine.mac, client=machine.ip).body)
+    assert token is not None
+    error = refusal(lambda: handler.machine_document(token[1], "answers/preseed.cfg", client=machine.ip))
     assert (error.status, "installed by pvmlab" in error.sentence) == (404, True)
 
 

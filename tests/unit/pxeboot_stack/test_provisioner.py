@@ -17,9 +17,11 @@ SCRIPTS = provisioner.FILES / "usr/local/lib/pvmlab"
 UNITS = provisioner.FILES / "etc/systemd/system"
 
 
-def test_the_environment_of_the_boot_scripts() -> None:
-    assert render_provisioner_env(Lan(), "0123456789abcdef") == (
+@pytest.mark.parametrize(("subnet", "address"), [("", ""), ("fd12:3456:789a::/64", "fd12:3456:789a::1/64")])
+def test_the_environment_of_the_boot_scripts(subnet: str, address: str) -> None:
+    assert render_provisioner_env(Lan(ipv6_subnet=subnet), "0123456789abcdef") == (
         "LAN_ADDRESS=192.168.100.1/24\n"
+        f"LAN_ADDRESS_IPV6={address}\n"
         "LAN_SUBNET=192.168.100.0/24\n"
         "PROVISIONER_IP=192.168.100.1\n"
         "BOOT_ID=0123456789abcdef\n"
@@ -33,16 +35,19 @@ def test_a_boot_id_that_is_none_is_refused(boot_id: str) -> None:
 
 
 def test_scripts_use_only_variables_that_are_set() -> None:
-    given = set(re.findall(r"^([A-Z_]+)=", render_provisioner_env(Lan(), "0" * 16), re.MULTILINE))
-    given |= {"MAINPID", "SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "READY_WAIT"}  # systemd's, and one for tests
+    given = set(re.findall(r"^([A-Z0-9_]+)=", render_provisioner_env(Lan(), "0" * 16), re.MULTILINE))
+    given |= {"CONTAINER_IMAGE", "CONTAINER_TAR"}  # lab.services_container's
+    given |= {"MAINPID", "SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"}  # systemd's
+    given |= {"READY_WAIT", "HEALTH_PAUSE"}  # for tests
     for path in SCRIPTS.iterdir():
-        assert set(re.findall(r"\$\{?([A-Z_]+)", path.read_text())) <= given, path
+        assert set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", path.read_text())) <= given, path
 
 
 def test_the_container_is_run_as_the_container_module_says() -> None:
     text = (SCRIPTS / "run-container").read_text()
     words = text.split("exec docker", 1)[1].replace("\\\n", " ").split()
-    assert words == container.docker_run_arguments()
+    assert words == container.docker_run_arguments('"$image"')
+    assert f"image=${{CONTAINER_IMAGE:-{container.TAG}}}\n" in text
 
 
 def test_every_script_that_a_unit_runs_is_there_and_executable() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pxeboot_stack.publish import publish_text
+from pxeboot_stack.publish import flush_file, publish_text
 
 
 def test_the_text_is_there_and_nothing_else(tmp_path: Path) -> None:
@@ -25,3 +25,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
         publish_text(tmp_path / "file", "new\n")
     assert (tmp_path / "file").read_text() == "old\n"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_flush_can_be_left_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr("os.fsync", flushed.append)
+    publish_text(tmp_path / "file", "text", flush=False)
+    assert ((tmp_path / "file").read_text(), flushed) == ("text", [])
+    flush_file(tmp_path / "file")
+    assert len(flushed) == 2  # the file and the directory
+    flush_file(tmp_path / "gone")
+    assert len(flushed) == 2

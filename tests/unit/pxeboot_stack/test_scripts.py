@@ -14,6 +14,8 @@ from contracts.machine import Installer, VmDefinition
 from pxeboot_stack.boot_handler import scripts
 from tests.fakes.lab_files import make_machine, make_settings
 
+TOKEN = "0123456789abcdef" * 2
+
 GOLDEN = Path(__file__).parents[2] / "golden/pxeboot_stack"
 COMMANDS = {"#!ipxe", "#", "isset", "set", "echo", "chain", "iseq", "sleep", "inc", "goto", "exit", "imgfree", "kernel",
             "initrd", "boot", "reboot"}  # fmt: skip
@@ -29,7 +31,7 @@ def test_the_chain_script_is_the_golden_one() -> None:
 
 
 def test_the_install_script_is_the_golden_one(tmp_path: Path) -> None:
-    script = scripts.render_install(make_machine(), make_settings(tmp_path))
+    script = scripts.render_install(make_machine(), make_settings(tmp_path), token=TOKEN)
     assert script == (GOLDEN / "install.ipxe").read_text()
 
 
@@ -40,7 +42,7 @@ def test_the_disk_script_is_the_golden_one() -> None:
 @pytest.mark.parametrize("kind", list(NATIVE))
 def test_the_scripts_of_other_installers_are_the_golden_ones(kind: Installer, tmp_path: Path) -> None:
     machine = make_machine(distro=NATIVE[kind], installer=kind)
-    script = scripts.render_native(machine, make_settings(tmp_path))
+    script = scripts.render_native(machine, make_settings(tmp_path), token=TOKEN)
     assert script == (GOLDEN / f"{kind}.ipxe").read_text()
 
 
@@ -49,7 +51,7 @@ def test_every_installer_has_its_script() -> None:
 
 
 def test_another_architecture_gets_its_own_files_and_console(tmp_path: Path) -> None:
-    script = scripts.render_install(make_machine(arch=Arch.AARCH64), make_settings(tmp_path))
+    script = scripts.render_install(make_machine(arch=Arch.AARCH64), make_settings(tmp_path), token=TOKEN)
     assert "console=ttyAMA0,115200" in script
     assert "/images/debian-12/aarch64/vmlinuz" in script
     assert "x86_64" not in script
@@ -58,8 +60,8 @@ def test_another_architecture_gets_its_own_files_and_console(tmp_path: Path) -> 
 def test_every_label_that_is_gone_to_exists_and_every_try_is_counted(tmp_path: Path) -> None:
     for script in (
         scripts.render_chain("http://10.0.0.1"),
-        scripts.render_install(make_machine(), make_settings(tmp_path)),
-        *(scripts.render_native(make_machine(installer=kind), make_settings(tmp_path)) for kind in NATIVE),
+        scripts.render_install(make_machine(), make_settings(tmp_path), token=TOKEN),
+        *(scripts.render_native(make_machine(installer=kind), make_settings(tmp_path), token=TOKEN) for kind in NATIVE),
     ):
         labels = set(re.findall(r"^:(\w+)$", script, re.MULTILINE))
         assert set(re.findall(r"goto (\w+)", script)) <= labels
@@ -83,9 +85,9 @@ def test_no_value_becomes_a_command(
     hostile = object.__new__(VmDefinition)
     for item in dataclasses.fields(VmDefinition):
         object.__setattr__(hostile, item.name, value if item.name == field else getattr(machine, item.name))
-    plain = render(machine, settings)
+    plain = render(machine, settings, token=TOKEN)
     try:
-        script = render(hostile, settings)
+        script = render(hostile, settings, token=TOKEN)
     except ValueError:
         return
     assert len(script.splitlines()) == len(plain.splitlines())
@@ -104,8 +106,8 @@ def test_hostile_values_are_refused(value: str) -> None:
 def test_scripts_use_only_commands_we_know(tmp_path: Path) -> None:
     for script in (
         scripts.render_chain("http://10.0.0.1"),
-        scripts.render_install(make_machine(), make_settings(tmp_path)),
-        *(scripts.render_native(make_machine(installer=kind), make_settings(tmp_path)) for kind in NATIVE),
+        scripts.render_install(make_machine(), make_settings(tmp_path), token=TOKEN),
+        *(scripts.render_native(make_machine(installer=kind), make_settings(tmp_path), token=TOKEN) for kind in NATIVE),
         scripts.render_boot_disk(make_machine()),
     ):
         assert script.startswith("#!ipxe\n")

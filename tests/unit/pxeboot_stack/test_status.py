@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import document
-from contracts.report import MAX_EVENTS, InstallState, MachineStatus, Outcome, Phase, Report
+from contracts.orders import Order, OrderKind
+from contracts.report import MAX_TRANSITIONS, InstallState, MachineStatus, Outcome, Phase, Report
+from contracts.timeline import Source
 from pxeboot_stack.boot_handler import status
 from pxeboot_stack.boot_handler.refusal import Refusal
+from pxeboot_stack.boot_handler.status import Boot
 from tests.fakes.lab_files import make_machine
 
 MACHINE = make_machine()
@@ -19,6 +22,10 @@ NEW = status.fresh(MACHINE)
 
 def in_state(state: InstallState) -> MachineStatus:
     return dataclasses.replace(NEW, state=state)
+
+
+def order(kind: OrderKind = OrderKind.REINSTALL, number: int = 7, uuid: str = MACHINE.uuid) -> Order:
+    return Order(id=f"00000000-0000-4000-8000-{number:012}", kind=kind, uuid=uuid, time=1.0)
 
 
 def report(outcome: Outcome, phase: Phase = Phase.BOOTLOADER, percent: int = 50) -> Report:
@@ -34,12 +41,12 @@ def test_a_whole_install() -> None:
     now = status.reported(now, report(Outcome.DONE, percent=99), now=20.0)
     assert (now.state, now.percent, now.installs, now.updated) == (InstallState.INSTALLED, 100, 1, 20.0)
     assert [event.text for event in now.events] == [
-        "boot script fetched: install",
+        "boot script: install",
         *(f"{phase}: a message" for phase in Phase),
         "bootloader done, installed: a message",
     ]
-    after = status.disk_script_fetched(now, now=30.0)
-    assert dataclasses.replace(after, events=now.events, updated=now.updated) == now
+    assert {event.kind.source for event in now.events} == {Source.BOOT, Source.INSTALL}
+    assert status.disk_script_fetched(now, now=30.0) is now
 
 
 @pytest.mark.parametrize("state", list(InstallState))
@@ -61,33 +68,90 @@ def test_a_failed_install_keeps_its_cause_and_is_offered_again() -> None:
     assert (again.state, again.phase, again.lines, again.installs) == (InstallState.BOOTING, None, (), 0)
 
 
-@pytest.mark.parametrize(
-    ("state", "outcome", "after"),
-    [
-        (InstallState.NEW, Outcome.RUNNING, InstallState.INSTALLING),
-        (InstallState.NEW, Outcome.FAILED, InstallState.FAILED),
-        (InstallState.NEW, Outcome.DONE, 409),
-        (InstallState.BOOTING, Outcome.RUNNING, InstallState.INSTALLING),
-        (InstallState.BOOTING, Outcome.FAILED, InstallState.FAILED),
-        (InstallState.BOOTING, Outcome.DONE, InstallState.INSTALLED),
-        (InstallState.INSTALLING, Outcome.RUNNING, InstallState.INSTALLING),
-        (InstallState.INSTALLING, Outcome.FAILED, InstallState.FAILED),
-        (InstallState.INSTALLING, Outcome.DONE, InstallState.INSTALLED),
-        (InstallState.FAILED, Outcome.RUNNING, InstallState.INSTALLING),
-        (InstallState.FAILED, Outcome.FAILED, InstallState.FAILED),
-        (InstallState.FAILED, Outcome.DONE, InstallState.INSTALLED),
-        (InstallState.INSTALLED, Outcome.RUNNING, 409),
-        (InstallState.INSTALLED, Outcome.FAILED, 409),
-        (InstallState.INSTALLED, Outcome.DONE, InstallState.INSTALLED),
-    ],
-)
-def test_every_report_in_every_state(state: InstallState, outcome: Outcome, after: InstallState | int) -> None:
+DONE, RUNNING, FAILED = Outcome.DONE, Outcome.RUNNING, Outcome.FAILED
+_S = InstallState
+REPORTS: dict[InstallState, dict[Outcome, InstallState | int]] = {
+    _S.NEW: {RUNNING: _S.INSTALLING, FAILED: _S.FAILED, DONE: 409},
+    _S.BOOTING: {RUNNING: _S.INSTALLING, FAILED: _S.FAILED, DONE: _S.INSTALLED},
+    _S.INSTALLING: {RUNNING: _S.INSTALLING, FAILED: _S.FAILED, DONE: _S.INSTALLED},
+    _S.FAILED: {RUNNING: _S.INSTALLING, FAILED: _S.FAILED, DONE: _S.INSTALLED},
+    _S.INSTALLED: {RUNNING: 409, FAILED: 409, DONE: _S.INSTALLED},
+    _S.RESCUE: {RUNNING: 409, FAILED: 409, DONE: 409},
+}
+# What a machine boots: without an order, with one to install once more, with one to go into the rescue shell, and with
+# either after it was carried out.
+BOOTS: dict[InstallState, tuple[Boot, Boot, Boot, Boot]] = {
+    _S.NEW: (Boot.INSTALL, Boot.INSTALL, Boot.RESCUE, Boot.INSTALL),
+    _S.BOOTING: (Boot.INSTALL, Boot.INSTALL, Boot.RESCUE, Boot.INSTALL),
+    _S.INSTALLING: (Boot.INSTALL, Boot.INSTALL, Boot.RESCUE, Boot.INSTALL),
+    _S.FAILED: (Boot.INSTALL, Boot.INSTALL, Boot.RESCUE, Boot.INSTALL),
+    _S.INSTALLED: (Boot.DISK, Boot.INSTALL, Boot.RESCUE, Boot.DISK),
+    _S.RESCUE: (Boot.DISK, Boot.INSTALL, Boot.RESCUE, Boot.DISK),  # from an installed system, see below
+}
+
+
+@pytest.mark.parametrize("state", list(InstallState))
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_every_report_in_every_state(state: InstallState, outcome: Outcome) -> None:
+    after = REPORTS[state][outcome]
     if isinstance(after, InstallState):
         assert status.reported(in_state(state), report(outcome), now=1.0).state is after
         return
     with pytest.raises(Refusal) as caught:
         status.reported(in_state(state), report(outcome), now=1.0)
     assert caught.value.status == after
+
+
+@pytest.mark.parametrize("state", list(InstallState))
+def test_every_boot_in_every_state(state: InstallState) -> None:
+    resume = InstallState.INSTALLED if state is InstallState.RESCUE else None
+    known = dataclasses.replace(in_state(state), resume=resume)
+    done = dataclasses.replace(known, order=order().id)
+    rescue = order(OrderKind.RESCUE)
+    found = (
+        status.decide(known, None), status.decide(known, order()), status.decide(known, rescue),
+        status.decide(done, order()),
+    )  # fmt: skip
+    assert found == BOOTS[state]
+    assert status.decide(done, rescue) is BOOTS[state][3]
+
+
+@pytest.mark.parametrize("state", list(InstallState))
+def test_every_script_in_every_state(state: InstallState) -> None:
+    known = in_state(state)
+    assert status.install_script_fetched(known, now=1.0).state is InstallState.BOOTING
+    rescued = status.rescue_script_fetched(known, order=order(OrderKind.RESCUE), now=1.0)
+    assert (rescued.state, rescued.order) == (InstallState.RESCUE, order().id)
+    disk = status.disk_script_fetched(known, now=1.0)
+    assert disk.state is (InstallState.NEW if state is InstallState.RESCUE else state)
+    refused = status.refused(known, "no kernel", now=1.0)
+    assert refused.state is (InstallState.INSTALLED if state is InstallState.INSTALLED else InstallState.FAILED)
+
+
+@pytest.mark.parametrize("state", [state for state in InstallState if state is not InstallState.RESCUE])
+def test_a_rescue_ends_where_it_began(state: InstallState) -> None:
+    known = dataclasses.replace(in_state(state), installs=1, percent=30)
+    rescued = status.rescue_script_fetched(known, order=order(OrderKind.RESCUE), now=2.0)
+    assert rescued.resume is state
+    again = status.rescue_script_fetched(rescued, order=order(OrderKind.RESCUE, number=8), now=3.0)
+    assert (again.resume, again.order) == (state, order(number=8).id)
+    assert status.decide(again, order(OrderKind.RESCUE, number=8)) is status.decide(known, None)
+    if state is InstallState.INSTALLED:
+        over = status.disk_script_fetched(again, now=4.0)
+        assert (over.state, over.resume, over.installs, over.percent) == (state, None, 1, 30)
+
+
+def test_an_order_is_carried_out_once_and_only_by_the_machine_it_was_given_to() -> None:
+    installed = dataclasses.replace(in_state(InstallState.INSTALLED), installs=1)
+    sent = status.install_script_fetched(installed, order=order(), now=1.0)
+    assert (sent.state, sent.order) == (InstallState.BOOTING, order().id)
+    assert [event.text for event in sent.events] == ["reinstall, as ordered", "boot script: install"]
+    done = status.reported(sent, report(Outcome.DONE), now=2.0)
+    assert (done.installs, status.decide(done, order())) == (2, Boot.DISK)
+    assert status.decide(done, order(number=8)) is Boot.INSTALL
+    older = order(uuid="00000000-0000-4000-8000-000000000001")
+    assert status.decide(installed, older) is Boot.DISK
+    assert status.install_script_fetched(NEW, order=older, now=1.0).order == ""
 
 
 def test_a_report_that_comes_twice_counts_once() -> None:
@@ -118,9 +182,9 @@ def test_a_refused_boot_is_told_once() -> None:
 
 def test_the_timeline_is_bounded_and_the_oldest_go_first() -> None:
     now = NEW
-    for number in range(MAX_EVENTS + 50):
-        now = status.disk_script_fetched(now, now=float(number))
-    assert len(now.events) == MAX_EVENTS
+    for number in range(MAX_TRANSITIONS + 50):
+        now = status.install_script_fetched(now, now=float(number))
+    assert len(now.events) == MAX_TRANSITIONS
     assert now.events[0].time == 50.0
 
 
@@ -138,6 +202,35 @@ def test_the_store_keeps_a_status(tmp_path: Path) -> None:
     assert store.read(MACHINE).state is InstallState.INSTALLED
     assert status.StatusStore(tmp_path).read(MACHINE).state is InstallState.INSTALLED
     assert document.loads(MachineStatus, (tmp_path / "web1.json").read_bytes()).name == "web1"
+
+
+def test_a_status_is_read_once_and_again_when_somebody_changed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = status.StatusStore(tmp_path)
+    store.write(MACHINE, in_state(InstallState.FAILED))
+    reading = document.loads
+    monkeypatch.setattr(document, "loads", lambda *_: pytest.fail("read again"))
+    assert store.read(MACHINE).state is InstallState.FAILED
+    monkeypatch.setattr(document, "loads", reading)
+    status.StatusStore(tmp_path).write(MACHINE, in_state(InstallState.INSTALLED))
+    assert store.read(MACHINE).state is InstallState.INSTALLED
+    (tmp_path / "web1.json").unlink()
+    assert store.read(MACHINE) == NEW
+    assert store.known() == {}
+
+
+def test_what_is_written_without_waiting_is_flushed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(status, "flush_file", flushed.append)
+    store = status.StatusStore(tmp_path)
+    store.write(MACHINE, in_state(InstallState.INSTALLED))
+    store.write(MACHINE, in_state(InstallState.BOOTING), flush=False)
+    assert status.StatusStore(tmp_path).read(MACHINE).state is InstallState.BOOTING  # everybody sees it at once
+    assert flushed == []
+    store.flush()
+    store.flush()
+    assert flushed == [tmp_path / "web1.json"]
 
 
 def test_the_status_of_an_older_machine_of_that_name_is_stale(tmp_path: Path) -> None:

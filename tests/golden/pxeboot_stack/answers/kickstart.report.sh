@@ -20,6 +20,6 @@ body="{\"phase\": \"$1\", \"outcome\": \"$2\", \"percent\": $3, \"message\": \"$
 
 if command -v curl > /dev/null; then
 	exec curl --silent --show-error --fail --max-time 30 --retry 4 --retry-delay 2 --output /dev/null \
-		--header 'Content-Type: application/json' --data-binary "$body" http://192.168.100.1/report/52:54:00:aa:bb:01
+		--header 'Content-Type: application/json' --data-binary "$body" http://192.168.100.1/m/0123456789abcdef0123456789abcdef/report
 fi
-exec wget -q -T 30 -t 4 -O /dev/null --header='Content-Type: application/json' --post-data="$body" http://192.168.100.1/report/52:54:00:aa:bb:01
+exec wget -q -T 30 -t 4 -O /dev/null --header='Content-Type: application/json' --post-data="$body" http://192.168.100.1/m/0123456789abcdef0123456789abcdef/report

@@ -2,7 +2,7 @@
 # Has debian-installer say how the install of web1 goes. preseed.cfg has it run, before anything is asked.
 set -eu
 
-answers=http://192.168.100.1/answers/web1/
+answers=http://192.168.100.1/m/0123456789abcdef0123456789abcdef/answers/
 state=/var/lib/pvmlab
 
 [ ! -e "$state" ] || exit 0 # an answer file of your own may have it run, too

@@ -1,0 +1,219 @@
+"""The one-time tokens of the machines' boots: made, kept as digests, checked, ended.
+
+A token is 128 random bits, made with each boot script that leads to an install. It ends with the machine's next
+script, with the end of the install, or :data:`LIFETIME` after it was made. Whoever shows it must ask from one of the
+machine's reserved addresses.
+
+Each document is handed out once. Answers get lost and clients ask again, so for :data:`REPEAT_WINDOW` the machine may
+have it again, from any of its addresses: which of its cards an installer asks by is up to the installer.
+
+- our installer tries for a minute;
+- debian-installer's fetch-url and our wget in it try four times, 30 s each;
+- cloud-init reads each NoCloud document once a boot, in tries of some seconds, and keeps what it has read;
+- Anaconda's dracut module reads the kickstart once for each card that comes up, and keeps it for stage 2, which reads
+  it again only if it was not kept: some minutes later, as stage 2 is loaded in between, under emulation ten.
+
+Reports, and the script that makes them (it holds nothing but its URL), may be had and posted as long as the install
+lasts; reports also for :data:`REPEAT_WINDOW` after its end, because the answer to the last one can get lost too.
+A failed install does not end the token: a person may help it on from the machine's console.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import logging
+import secrets
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from contracts import document as documents
+from contracts.answers import REPORT
+from contracts.machine import VmDefinition
+from contracts.tokens import TOKEN
+from pxeboot_stack.boot_handler.refusal import Refusal
+from pxeboot_stack.publish import publish_text
+
+_LOG = logging.getLogger(__name__)
+LIFETIME = 24 * 3600.0  # seconds; an emulated install by a distribution's own installer takes hours
+REPEAT_WINDOW = 900.0  # seconds after its first reading in which a document may be read again
+MAX_DOCUMENTS = 64  # of one token; there are ten or so
+REPORTING = "report"  # what :meth:`TokenStore.require` calls the posting of a report
+REPEATABLE = frozenset({REPORTING, f"answers/{REPORT}"})
+_SUFFIX = ".json"
+_PRIVATE = 0o700
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """A document that was handed out. :ivar time: when first, in seconds."""
+
+    document: str
+    time: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is kept of a token: ``<uuid>.json``.
+
+    :ivar uuid: the machine's. :ivar digest: SHA-256 of the token, hex. :ivar issued: seconds, by the store's clock.
+    :ivar ended: when the install ended, or None. :ivar given: what was handed out.
+    """
+
+    uuid: str
+    digest: str
+    issued: float
+    ended: float | None = None
+    given: tuple[Given, ...] = ()
+
+
+class TokenStore:
+    """Keeps one token for each machine, in memory and in a directory: a restart of the boot handler ends none.
+
+    :param directory: is made, mode 0700, if it is not there; a tmpfs is enough.
+    :param clock: seconds; the same after a restart (not since the start of a process).
+    :raises OSError: if the directory cannot be made or read.
+    """
+
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._by_uuid: dict[str, Record] = {}
+        self._by_digest: dict[str, str] = {}
+        directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        if stat.S_IMODE(directory.stat().st_mode) != _PRIVATE:
+            directory.chmod(_PRIVATE)
+        for path in sorted(directory.glob(f"*{_SUFFIX}")):
+            self._load(path)
+
+    def issue(self, machine: VmDefinition) -> str:
+        """Return a fresh token for *machine*; the one it had before is worth nothing from now on.
+
+        :raises Refusal: 503 if it cannot be kept.
+        """
+        token = secrets.token_hex(16)
+        self._keep(Record(uuid=machine.uuid, digest=_digest(token), issued=self._clock()))
+        return token
+
+    def find(self, token: str) -> str | None:
+        """Return the UUID of the machine that *token* was made for, also if it has ended since; None if for none."""
+        if not TOKEN.match(token):
+            return None
+        digest = _digest(token)
+        record = self._by_uuid.get(self._by_digest.get(digest, ""))
+        # The look-up above is by a digest, which tells nobody who measures it how near a guess was; nor does this.
+        return record.uuid if record is not None and hmac.compare_digest(record.digest, digest) else None
+
+    def require_uuid(self, token: str, *, document: str, client: str | None) -> str:
+        """Return what :meth:`find` does.
+
+        :raises Refusal: 403 if the token is none of ours; that is logged.
+        """
+        uuid = self.find(token)
+        if uuid is None:
+            why = "its token is unknown, or has ended" if TOKEN.match(token) else "its token is not a token"
+            _LOG.warning("refused: %s asked for %s: %s", client, _plain(document), why)
+            raise Refusal(403, f"no machine may have this: {why}")
+        return uuid
+
+    def require(self, machine: VmDefinition, token: str, *, document: str, client: str | None) -> None:
+        """Check that *client*, who shows *token*, may have *document* of *machine* now; take note that it has.
+
+        :param document: its path below the token, as ``config`` or ``answers/ks.cfg``; :data:`REPORTING` for a report.
+        :param client: the address that the request came from, None if it is not known.
+        :raises Refusal: 403 if not, which is logged without the token; 503 if it cannot be noted.
+        """
+        record = self._by_uuid.get(machine.uuid)
+        why = self._find_reason(machine, record, token, document=document, client=client)
+        if why:
+            _LOG.warning("refused: %s asked for %s of %s: %s", client, _plain(document), machine.name, why)
+            raise Refusal(403, f"{_plain(document)} of {machine.name} is for {machine.name} only: {why}")
+        if record is None or document in REPEATABLE or _find_given(record, document):
+            return
+        first = Given(document=document, time=self._clock())
+        self._keep(dataclasses.replace(record, given=(*record.given, first)))
+
+    def end(self, machine: VmDefinition) -> None:
+        """Let the machine's token open nothing any more: its install has ended. Without one, do nothing.
+
+        :raises Refusal: 503 if it cannot be kept.
+        """
+        record = self._by_uuid.get(machine.uuid)
+        if record is not None and record.ended is None:
+            self._keep(dataclasses.replace(record, ended=self._clock()))
+
+    def _find_reason(
+        self, machine: VmDefinition, record: Record | None, token: str, *, document: str, client: str | None
+    ) -> str:
+        """Return why not; nothing if *client* may."""
+        if client is None or client not in addresses_of(machine):
+            return f"{client} is not its address"
+        if not TOKEN.match(token):
+            return "the token is not a token"
+        if record is None or not hmac.compare_digest(record.digest, _digest(token)):
+            return "the token is not the one of its last boot"
+        now = self._clock()
+        if now - record.issued > LIFETIME:
+            return f"the token was made more than {LIFETIME / 3600:g} hours ago"
+        if record.ended is not None and not (document == REPORTING and now - record.ended <= REPEAT_WINDOW):
+            return "its install has ended"
+        return "" if document in REPEATABLE else _find_repetition(record, document, now=now)
+
+    def _keep(self, record: Record) -> None:
+        # Not flushed to the disk: it is a tmpfs, and a token needs not outlive a machine that loses its power.
+        try:
+            publish_text(self._directory / f"{record.uuid}{_SUFFIX}", documents.dumps(record), mode=0o600, flush=False)
+        except OSError as error:
+            raise Refusal(503, f"the token cannot be kept: {error.strerror}") from None
+        self._remember(record)
+
+    def _load(self, path: Path) -> None:
+        """Take over what an earlier process kept. What cannot be read opens nothing: its machine has to boot again."""
+        try:
+            record = documents.loads(Record, path.read_bytes())
+        except (OSError, documents.DocumentError):
+            _LOG.error("the token in %s cannot be read; its machine has to boot again", path.name)
+            return
+        if self._clock() - record.issued > LIFETIME:
+            path.unlink(missing_ok=True)
+        else:
+            self._remember(record)
+
+    def _remember(self, record: Record) -> None:
+        old = self._by_uuid.get(record.uuid)
+        if old is not None:
+            self._by_digest.pop(old.digest, None)
+        self._by_uuid[record.uuid] = record
+        self._by_digest[record.digest] = record.uuid
+
+
+def addresses_of(machine: VmDefinition) -> frozenset[str]:
+    """Return the addresses that are reserved for *machine*, of all its cards."""
+    return frozenset(address for card in machine.cards for address in (card.ip, card.ipv6) if address)
+
+
+def _find_repetition(record: Record, document: str, *, now: float) -> str:
+    """Return why *document* may not be handed out (again); nothing if it may."""
+    given = _find_given(record, document)
+    if given is None:
+        too_many = len(record.given) >= MAX_DOCUMENTS
+        return f"{MAX_DOCUMENTS} documents were handed out already" if too_many else ""
+    if now - given.time > REPEAT_WINDOW:
+        return f"it was handed out more than {REPEAT_WINDOW / 60:g} minutes ago"
+    return ""
+
+
+def _find_given(record: Record, document: str) -> Given | None:
+    return next((given for given in record.given if given.document == document), None)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _plain(text: str) -> str:
+    """Return *text*, which may come from a request, as it may stand in a log."""
+    return "".join(char if char.isprintable() else "?" for char in text[:80])

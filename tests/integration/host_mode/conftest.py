@@ -1,0 +1,165 @@
+"""Host mode as the lab's own code starts it, and a client that is plugged into the lab's switch like a target."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts import document
+from lab import processes, provisioner
+from lab.host_services import HostServices
+from lab.lab import Lab
+from lab.processes import ProcessRecord
+from lab.provisioner import ProvisionerState
+from lab.provisioner_record import ProvisionerMode
+from lab.spec import Accelerator, AcceleratorKind
+from lab.wait import Deadline
+from pipeline.errors import PrerequisiteError, PvmlabError
+from pipeline.run import Popen, run, spawn
+from pipeline.workspace import REPOSITORY, Cache, Home, Workspace
+from pxeboot_stack.boot_handler.settings import Settings
+from pxeboot_stack.paths import RunFiles
+from tests.fakes.lab_files import make_settings, write_artifacts
+from tests.fakes.namespaces import CLIENT, Inside
+from tests.fakes.web_client import end, wait_for
+
+NO_ACCELERATOR = Accelerator(AcceleratorKind.TCG, "max", "not used in host mode", 1.0)
+_RELAY = """
+import sys
+from pathlib import Path
+from lab.host_mode_relay import Card, Relay, disable_offloads
+disable_offloads(sys.argv[1])
+Relay(Card(sys.argv[2]), Path(sys.argv[3])).run()
+"""
+
+
+class Ending:
+    """The services as a process: signals go to the first one in there, the end is that of all."""
+
+    def __init__(self, services: HostServices, whole: Popen[bytes]) -> None:
+        self._services, self._whole = services, whole
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self._services.require_inner_pid(), number)
+
+    def wait(self, timeout: float) -> int:
+        return self._whole.wait(timeout)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostStack:
+    """What the tests of the services want (``tests/integration/pxeboot_stack``), of services in host mode."""
+
+    lab: Lab
+    process: Ending
+    settings: Settings
+    files: RunFiles
+    client: Inside
+
+    @property
+    def log(self) -> Path:
+        return self.lab.provisioner.logs.serial
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def find_pid(self, service: str) -> int:
+        """Return our number of the process that the supervisor, in there, calls by another."""
+        words = [line.split() for line in self.text.splitlines() if f" {service} started as process " in line]
+        return outer_pid(services_of(self.lab).require_inner_pid(), int(words[-1][-1]))
+
+
+def services_of(lab: Lab) -> HostServices:
+    """Return the provisioner of a lab in host mode."""
+    services = lab.provisioner
+    assert isinstance(services, HostServices)
+    return services
+
+
+def outer_pid(first: int, inner: int) -> int:
+    """Return our number of the process that is *inner* in the namespace of the process *first*; 0 if it is gone."""
+    space = Path(f"/proc/{first}/ns/pid").readlink()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            numbers = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid:"))
+            if numbers.split()[-1] == str(inner) and (folder / "ns/pid").readlink() == space:
+                return int(folder.name)
+    return 0
+
+
+@pytest.fixture
+def host_lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab in host mode with all that an install needs; it is ended afterwards. Home and cache are one folder."""
+    root = tmp_path / "lab"
+    root.mkdir()
+    settings = make_settings(root)
+    write_artifacts(settings)
+    (root / "ipxe").mkdir()
+    (root / "ipxe" / "ipxe-x86_64.efi").write_bytes(bytes(range(256)) * 4096)  # 1 MiB
+    (root / "config").mkdir(mode=0o700)
+    (root / "config" / "lab.json").write_text(document.dumps(settings.lan))
+    lab = Lab(Workspace(Cache(root), Home(root)))
+    try:
+        provisioner.create(lab, ProvisionerMode.HOST)
+    except PrerequisiteError as error:
+        pytest.skip(f"{error.brief}: {error.details}")
+    try:
+        yield lab
+    finally:
+        lab.provisioner.kill()
+        lab.network.stop()
+
+
+def start_services(lab: Lab) -> ProcessRecord:
+    """Start them and wait until they are ready; return the record of their process."""
+    provisioner.start(lab, NO_ACCELERATOR)
+    provisioner.wait_until(lab, ProvisionerState.READY, deadline=Deadline(30))
+    record = processes.find_record(lab.home.run / "provisioner.json")
+    assert record is not None
+    return record
+
+
+@pytest.fixture
+def client(host_lab: Lab) -> Iterator[Inside]:
+    """A network namespace on the lab's switch, with the card ``cli0`` and the addresses .11 and .12."""
+    name = f"pvmlab-{secrets.token_hex(3)}-cli"
+    with contextlib.ExitStack() as stack:
+        try:
+            run(["ip", "netns", "add", name], timeout=10)
+        except PvmlabError as error:
+            pytest.skip(f"no network namespaces here: {error.brief}: {error.details.splitlines()[-1:]}")
+        stack.callback(run, ["ip", "netns", "delete", name], timeout=10)
+        commands = [
+            "link set lo up", f"link add {CLIENT} type veth peer name other",
+            f"address add 192.168.100.11/24 dev {CLIENT}",
+            f"address add 192.168.100.12/24 dev {CLIENT}", "link set other up", f"link set {CLIENT} up",
+        ]  # fmt: skip
+        switch = host_lab.network.ensure_started()
+        run(["ip", "-n", name, "-batch", "-"], timeout=10, input="\n".join(commands))
+        argv = ["ip", "netns", "exec", name, sys.executable, "-c", _RELAY, CLIENT, "other", str(switch)]
+        stack.callback(end, spawn(argv, env={"PYTHONPATH": str(REPOSITORY)}))
+        inside = Inside(name)
+        stack.callback(inside.close)
+        yield inside
+
+
+@pytest.fixture
+def stack(host_lab: Lab, client: Inside) -> HostStack:
+    """The services in host mode, ready, asked by *client* through the lab's switch."""
+    record = start_services(host_lab)
+    assert record.pid is not None
+    inner = services_of(host_lab).require_inner_pid()
+    ending = Ending(services_of(host_lab), processes._children[record.pid])
+    files = RunFiles(Path(f"/proc/{inner}/root/mnt/run"))
+    wait_for("the client is plugged in", lambda: client.ask("/healthz").status == 200)
+    wait_for("dnsmasq runs", files.dnsmasq_pid.exists)
+    return HostStack(host_lab, ending, make_settings(host_lab.home.root), files, client)
