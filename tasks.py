@@ -121,12 +121,15 @@ def status(_c: Context, output: str = "table") -> None:
     show_status(Lab.from_environment(), output=output)
 
 
-@task(name="setup", auto_shortflags=False, help={"tests": "also what only the tests need"})
-def setup_host(_c: Context, *, tests: bool = False) -> None:
+@task(name="setup", auto_shortflags=False, help={
+    "tests": "also what only the tests need",
+    "host-mode": "also what a provisioner in host mode needs",
+})  # fmt: skip
+def setup_host(_c: Context, *, tests: bool = False, host_mode: bool = False) -> None:
     """Install the system packages that are missing on this host, after saying which."""
     from cli.setup import setup
 
-    setup(for_tests=tests)
+    setup(for_tests=tests, for_host_mode=host_mode)
 
 
 @task(name="doctor", auto_shortflags=False, help={"output": OUTPUT})

@@ -52,7 +52,8 @@ class Need:
     :ivar oldest: the oldest usable version of the first program.
     :ivar packages: for each manager; a manager left out has no such package.
     :ivar services: units these packages would enable; setup leaves them off.
-    :ivar for_tests: only the tests need it. :ivar as_user: only ordinary users need it, root does not.
+    :ivar for_tests: only the tests need it. :ivar for_host_mode: ... and a provisioner in host mode.
+    :ivar as_user: only ordinary users need it, root does not.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Need:
     packages: dict[Manager, str]
     services: tuple[str, ...] = ()
     for_tests: bool = False
+    for_host_mode: bool = False
     as_user: bool = False
 
     def problem(self) -> str | None:
@@ -184,12 +186,13 @@ NEEDS: tuple[Need, ...] = (
         packages={Manager.APT: "util-linux", Manager.DNF: "util-linux", Manager.PACMAN: "util-linux"},
     ),
     Need(
-        name="dnsmasq", why="tests: DHCP, TFTP and DNS as the machines see them", programs=("dnsmasq",), for_tests=True,
+        name="dnsmasq", why="host mode, tests: DHCP, TFTP and DNS", programs=("dnsmasq",), for_tests=True,
+        for_host_mode=True,
         packages={Manager.APT: "dnsmasq-base", Manager.DNF: "dnsmasq", Manager.PACMAN: "dnsmasq",
                   Manager.BREW: "dnsmasq"},
     ),
     Need(
-        name="nginx", why="tests: the web server's configuration", programs=("nginx",), for_tests=True,
+        name="nginx", why="host mode, tests: the web server", programs=("nginx",), for_tests=True, for_host_mode=True,
         packages={Manager.APT: "nginx-light", Manager.DNF: "nginx-core", Manager.PACMAN: "nginx",
                   Manager.BREW: "nginx"},
         services=("nginx.service",),
@@ -246,7 +249,7 @@ NEEDS: tuple[Need, ...] = (
         packages={Manager.APT: "fdisk", Manager.DNF: "util-linux", Manager.PACMAN: "util-linux"},
     ),
     Need(
-        name="docker", why="tests: loads the services container", programs=("dockerd",), for_tests=True,
+        name="docker", why="tests: loads the services container", programs=("dockerd", "docker"), for_tests=True,
         packages={Manager.APT: "docker.io", Manager.DNF: "moby-engine", Manager.PACMAN: "docker"},
         services=("docker.service", "docker.socket", "containerd.service"),
     ),
@@ -257,19 +260,24 @@ NEEDS: tuple[Need, ...] = (
         services=("ssh.service", "ssh.socket"),
     ),
     Need(
-        name="iproute2", why="tests: networks of their own", programs=("ip",), for_tests=True,
+        name="iproute2", why="host mode, tests: networks of their own", programs=("ip",), for_tests=True,
+        for_host_mode=True,
         packages={Manager.APT: "iproute2", Manager.DNF: "iproute", Manager.PACMAN: "iproute2"},
     ),
 )  # fmt: skip
 
 
-def needs_here(*, for_tests: bool) -> list[Need]:
-    """Return the needs that concern this user, with those of the tests if asked for.
+def needs_here(*, for_tests: bool, for_host_mode: bool = False) -> list[Need]:
+    """Return the needs that concern this user, with those of the tests or of host mode if asked for.
 
     Root's tests work as an ordinary user too, so they need what such a one needs.
     """
     as_user = for_tests or os.geteuid() != 0
-    return [need for need in NEEDS if (for_tests or not need.for_tests) and (as_user or not need.as_user)]
+    return [
+        need
+        for need in NEEDS
+        if (for_tests or not need.for_tests or (for_host_mode and need.for_host_mode)) and (as_user or not need.as_user)
+    ]
 
 
 def unmet(needs: Sequence[Need]) -> list[tuple[Need, str]]:

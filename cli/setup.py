@@ -26,13 +26,13 @@ _OUR_POLICY = Path(__file__).with_name("policy-rc.d")
 _UNITS = Path("/usr/lib/systemd/system")
 
 
-def setup(*, for_tests: bool) -> None:
+def setup(*, for_tests: bool, for_host_mode: bool = False) -> None:
     """Install what is missing on this host. Costs milliseconds if nothing is.
 
-    :param for_tests: also what only the tests need.
+    :param for_tests: also what only the tests need. :param for_host_mode: also what a provisioner in host mode needs.
     :raises PrerequisiteError: if it cannot be installed from here; the resolution is the command for a person.
     """
-    missing = unmet(needs_here(for_tests=for_tests))
+    missing = unmet(needs_here(for_tests=for_tests, for_host_mode=for_host_mode))
     if not missing:
         _ensure_apt_lists()
         return

@@ -16,6 +16,7 @@ from lab.events import read_events
 from lab.lab import Lab
 from lab.progress import Reporter
 from lab.provisioner import ProvisionerState
+from lab.provisioner_record import ProvisionerMode
 from lab.wait import Deadline
 from pipeline.errors import CommandError, PvmlabError, WaitTimeoutError
 
@@ -242,7 +243,7 @@ class Follower:
         if said is not None and said.state is ProvisionerState.FAILED:
             raise provisioner.ProvisionerError(
                 f"the provisioner's services failed: {said.message}",
-                resolution=f"{ssh.login_hint(PROVISIONER_NAME)} -- journalctl -b; then ./pvmlab down and up",
+                resolution=f"see {self._services_log_command}; then ./pvmlab down and up",
             )
 
     def _tell(self, status: MachineStatus) -> None:
@@ -268,9 +269,16 @@ class Follower:
         return WaitTimeoutError(
             f"{brief} (waited {limit.seconds:.0f} s)",
             details=self._tail(),
-            resolution=f"{self._logs_command} shows its console, {ssh.login_hint(PROVISIONER_NAME)} -- journalctl -b "
+            resolution=f"{self._logs_command} shows its console, {self._services_log_command} "
             f"what the services were asked; ./pvmlab vm.stop {self._name} --force, then the same command, tries again",
         )
+
+    @property
+    def _services_log_command(self) -> str:
+        """The command that shows what the services said."""
+        if self.lab.provisioner_mode is ProvisionerMode.HOST:
+            return f"./pvmlab vm.logs {PROVISIONER_NAME}"
+        return f"{ssh.login_hint(PROVISIONER_NAME)} -- journalctl -b"
 
     def _limit(self, seconds: float) -> Deadline:
         return self.deadline.sooner(seconds * self.patience)

@@ -59,7 +59,7 @@ def require_host() -> None:
         raise PrerequisiteError(
             f"host mode needs programs that are not installed: {', '.join(missing)}",
             # plain apt would also start nginx's own service
-            resolution="./pvmlab setup --tests installs them; "
+            resolution="./pvmlab setup --host-mode installs them; "
             f"Debian's packages are {' '.join(sorted(set(missing.values())))}",
         )
     if absent := [name for name in _MODULES if importlib.util.find_spec(name) is None]:

@@ -206,12 +206,12 @@ class Services:
         lan, deadline = self._lab.lan, time.monotonic() + _READY_WAIT
         last = "nothing"
         while time.monotonic() < deadline and not self._stopping.is_set():
-            if (last := _ask_health(lan.provisioner)) == "200":
-                self.announce("ready", f"the services answer at {lan.base_url}/healthz")
+            if (last := _ask_ready(lan.provisioner)) == "200":
+                self.announce("ready", f"the services answer at {lan.base_url}/readyz")
                 return
             time.sleep(0.05)
         if not self._stopping.is_set():
-            self.announce("failed", f"no answer at {lan.base_url}/healthz within {_READY_WAIT:g} s, last: {last}")
+            self.announce("failed", f"no answer at {lan.base_url}/readyz within {_READY_WAIT:g} s, last: {last}")
 
     def announce(self, state: str, message: str) -> None:
         """Say how the services stand, as ``announce`` does in the provisioner's machine."""
@@ -262,11 +262,11 @@ def _set_kernel(name: str, value: str) -> None:
         os.close(descriptor)
 
 
-def _ask_health(server: IPv4Address) -> str:
-    """Return the status of ``/healthz``, or why there is none."""
+def _ask_ready(server: IPv4Address) -> str:
+    """Return the status of ``/readyz``, or why there is none."""
     connection = http.client.HTTPConnection(str(server), timeout=5)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/readyz")
         return str(connection.getresponse().status)
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__

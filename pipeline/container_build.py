@@ -53,7 +53,7 @@ def build_image(folder: Path, base: Path, output: Path, *, arch: Arch, say: Call
 
 
 def _build(client: docker.DockerClient, folder: Path, *, arch: Arch, say: Callable[[str], None]) -> None:
-    lines: list[str] = []
+    lines, failed = list[str](), False
     events: Iterator[dict[str, Any]] = client.api.build(
         path=str(folder), tag=TAG, platform=f"linux/{arch.debian}", rm=True, forcerm=True, decode=True
     )
@@ -62,12 +62,13 @@ def _build(client: docker.DockerClient, folder: Path, *, arch: Arch, say: Callab
             if line.strip():
                 lines.append(line)
                 say(line)
-        if "error" in event:
-            raise ImageBuildError(
-                f"the Dockerfile in {folder} cannot be built",
-                details="\n".join(lines[-_TAIL:]),
-                resolution=f"`docker build {folder}` shows the same",
-            )
+        failed = failed or "error" in event  # to its end all the same: the connection is closed only then
+    if failed:
+        raise ImageBuildError(
+            f"the Dockerfile in {folder} cannot be built",
+            details="\n".join(lines[-_TAIL:]),
+            resolution=f"`docker build {folder}` shows the same",
+        )
 
 
 @contextlib.contextmanager
@@ -79,14 +80,14 @@ def _engine() -> Iterator[docker.DockerClient]:
     import docker.errors  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
-    try:
-        client = docker.from_env(timeout=_TIMEOUT)
-        client.ping()
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise PrerequisiteError(
-            "no Docker engine answers on this host",
-            details=str(error),
-            resolution="start one or set DOCKER_HOST; or build it elsewhere, `docker save` it, and use --docker-tar",
-        ) from None
-    with contextlib.closing(client):
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(contextlib.closing(docker.from_env(timeout=_TIMEOUT)))
+            client.ping()
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise PrerequisiteError(
+                "no Docker engine answers on this host",
+                details=str(error),
+                resolution="start one or set DOCKER_HOST; or build it elsewhere, `docker save` it, and use --docker-tar",
+            ) from None
         yield client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import stat
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from contracts.arch import BIOS_BINARY, Arch
 from contracts.lan import Lan
 from contracts.names import PROVISIONER_NAME
-from pxeboot_stack import health, services, watcher
+from pxeboot_stack import health, logs, services, watcher
 from pxeboot_stack.boot_handler import scripts
 from pxeboot_stack.boot_handler.settings import LISTEN_ADDRESS, LISTEN_PORT
 from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
@@ -92,7 +91,7 @@ def serve() -> None:
 
 def check(lan: Lan, run: RunFiles) -> None:
     """Ask the services whether they answer, and end those that hang, for ever."""
-    logging.basicConfig(level=logging.INFO, format="health: %(levelname)s %(message)s", force=True)
+    logs.configure("health")
     address = str(lan.provisioner)
     questions = {
         "boot_handler": lambda: health.ask_http(LISTEN_ADDRESS, LISTEN_PORT, "/healthz"),
@@ -105,7 +104,7 @@ def check(lan: Lan, run: RunFiles) -> None:
 def main() -> None:
     """Prepare, then supervise until SIGTERM."""
     os.umask(0o022)
-    logging.basicConfig(level=logging.INFO, format="supervisor: %(levelname)s %(message)s")
+    logs.configure("supervisor")
     shares, run = host_shares(), run_files()
     try:
         lan = shares.read_lan()

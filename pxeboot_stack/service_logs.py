@@ -95,4 +95,4 @@ class ServicePipe:
                 self._receiver.put(line[:LONGEST_LINE])
 
     def _prefixed(self, line: bytes) -> bytes:
-        return line if line.startswith(self._name) else self._name + b": " + line
+        return line if line.startswith((self._name, b"{")) else self._name + b": " + line

@@ -35,7 +35,7 @@ from pxeboot_stack import container as definition
 
 _LOCK = REPOSITORY / "pxeboot_stack/requirements.lock"
 _TIMEOUT = 600.0
-_SERVED = (Arch.X86_64,)  # architectures of the machines that boot from it
+_SERVED = tuple(Arch)  # architectures of the machines that boot from it
 _SOURCE_SUFFIXES = (".py", ".conf", ".j2")
 
 

@@ -30,9 +30,10 @@ def artifacts(cache: Cache) -> Iterator[Artifact]:
         for arch in release.arches:
             yield from release_artifacts(release, arch, cache, modules=modules_selection())
     yield cloud_image.appliance(Arch.of_host(), cache)
+    for arch in Arch:  # a provisioner of one architecture serves machines of both
+        yield ipxe.ipxe(arch, cache)
     for arch in SERVICE_ARCHES:
         yield initrd.initrd(arch, cache)
-        yield ipxe.ipxe(arch, cache)
         yield container.rootfs(arch, cache)
         yield container.container(arch, cache)
         yield provisioner.rootfs(arch, cache)
@@ -45,8 +46,9 @@ def package_sets() -> Iterator[PackageSet]:
         for arch in release.arches:
             yield from release_package_sets(release, arch)
     yield cloud_image.package_set(Arch.of_host())
+    yield ipxe.package_set()
     for arch in SERVICE_ARCHES:
-        yield from (recipe.package_set(arch) for recipe in (initrd, ipxe, container, provisioner))
+        yield from (recipe.package_set(arch) for recipe in (initrd, container, provisioner))
 
 
 def modules_selection() -> str:

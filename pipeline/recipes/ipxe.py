@@ -1,4 +1,4 @@
-"""iPXE as boot programs, from Debian's ``ipxe`` package: Debian 13's has both architectures, and the one is enough.
+"""iPXE as boot programs, from Debian's ``ipxe`` package: Debian 13's has those of both architectures, and is for any.
 
 x86_64 machines boot by UEFI or BIOS, so that there are two programs for them.
 """
@@ -21,14 +21,14 @@ from pipeline.workspace import Cache, in_repository
 _SUITE = "trixie"
 
 
-def package_set(arch: Arch) -> PackageSet:
-    """Return the package that iPXE is taken from."""
-    return PackageSet(name="ipxe", suite=_SUITE, arch=arch, packages=("ipxe",), base=False)
+def package_set() -> PackageSet:
+    """Return the package that iPXE is taken from. It is in the lists of every architecture; these are fetched anyway."""
+    return PackageSet(name="ipxe", suite=_SUITE, arch=Arch.X86_64, packages=("ipxe",), base=False)
 
 
 def ipxe(arch: Arch, cache: Cache) -> Artifact:
     """Return the network boot programs for machines of *arch*."""
-    wanted = package_set(arch)
+    wanted = package_set()
     names = _programs(arch, cache)
 
     def make(making: Making) -> Mapping[str, Any]:

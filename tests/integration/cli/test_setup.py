@@ -47,7 +47,7 @@ class Host:
 
     def needs(self, *needs: Need) -> None:
         """Let these be all that is needed."""
-        self._monkeypatch.setattr(cli_setup, "needs_here", lambda *, for_tests: list(needs))
+        self._monkeypatch.setattr(cli_setup, "needs_here", lambda **_: list(needs))
 
     def be_user(self, uid: int) -> None:
         """Let us be another user, as far as set-up knows."""

@@ -29,6 +29,7 @@ from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.paths import RunFiles
 from tests.fakes.lab_files import make_settings, write_artifacts
 from tests.fakes.namespaces import CLIENT, Inside
+from tests.fakes.supervisor_log import find_last_pid
 from tests.fakes.web_client import end, wait_for
 
 NO_ACCELERATOR = Accelerator(AcceleratorKind.TCG, "max", "not used in host mode", 1.0)
@@ -74,8 +75,7 @@ class HostStack:
 
     def find_pid(self, service: str) -> int:
         """Return our number of the process that the supervisor, in there, calls by another."""
-        words = [line.split() for line in self.text.splitlines() if f" {service} started as process " in line]
-        return outer_pid(services_of(self.lab).require_inner_pid(), int(words[-1][-1]))
+        return outer_pid(services_of(self.lab).require_inner_pid(), find_last_pid(self.text, service))
 
 
 def services_of(lab: Lab) -> HostServices:

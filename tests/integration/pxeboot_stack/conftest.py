@@ -25,6 +25,7 @@ from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.paths import HostShares, RunFiles
 from tests.fakes.lab_files import make_settings, write_artifacts
 from tests.fakes.namespaces import Inside, joined_namespaces
+from tests.fakes.supervisor_log import find_last_pid
 from tests.fakes.web_client import PATIENCE, Reply, end, find_free_port, request, wait_for
 
 
@@ -44,7 +45,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
     """The real application in uvicorn, behind a real nginx with our configuration."""
     lan = Lan(subnet="127.0.0.0/24")  # all of it is this machine: clients can have addresses of their own
     shares, files = HostShares(tmp_path / "host"), RunFiles(tmp_path / "run")
-    settings = make_settings(shares.root, lan)
+    settings = make_settings(shares.root, lan, files)
     write_artifacts(settings)
     with contextlib.ExitStack() as stack:
         handler = stack.enter_context(_uvicorn(settings))
@@ -66,7 +67,7 @@ def _uvicorn(settings: Settings) -> Iterator[str]:
         create_app(settings),
         host="127.0.0.1",
         port=port,
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         proxy_headers=False,
         ws="none",
@@ -101,8 +102,7 @@ class Stack:
 
     def find_pid(self, service: str) -> int:
         """Return the process id of a service, as the supervisor logged it last."""
-        words = [line.split() for line in self.text.splitlines() if f" {service} started as process " in line]
-        return int(words[-1][-1])
+        return find_last_pid(self.text, service)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_ready_is_announced_when_the_services_answer(scripts: Path, tmp_path: Pa
     fake_busybox(tmp_path, f'[ -e {tmp_path}/asked ] && exit 0; echo "$*" > {tmp_path}/asked; exit 1')
     call(scripts / "announce-ready", MAINPID=str(os.getpid()))
     assert announced(tmp_path)["state"] == "ready"
-    assert (tmp_path / "asked").read_text() == "wget -q -T 5 -O /dev/null http://192.168.100.1/healthz\n"
+    assert (tmp_path / "asked").read_text() == "wget -q -T 5 -O /dev/null http://192.168.100.1/readyz\n"
 
 
 def test_services_that_never_answer_are_announced_with_what_was_last_seen(scripts: Path, tmp_path: Path) -> None:

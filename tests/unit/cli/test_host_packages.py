@@ -77,6 +77,8 @@ def test_needs_of_tests_and_of_ordinary_users_are_told_apart(monkeypatch: pytest
     assert "uidmap" not in names
     assert "nginx" not in names
     assert {"nginx", "uidmap"} <= {need.name for need in needs_here(for_tests=True)}
+    host_mode = {need.name for need in needs_here(for_tests=False, for_host_mode=True)}
+    assert host_mode - names == {"dnsmasq", "nginx", "iproute2"}
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert "uidmap" in {need.name for need in needs_here(for_tests=False)}
 

@@ -118,7 +118,7 @@ def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.Monk
     with pytest.raises(PrerequisiteError, match="not installed: nginx, ip") as caught:
         host_mode.require_host()
     assert caught.value.resolution == (
-        "./pvmlab setup --tests installs them; Debian's packages are iproute2 nginx-light"
+        "./pvmlab setup --host-mode installs them; Debian's packages are iproute2 nginx-light"
     )
 
 
