@@ -40,7 +40,7 @@ from pipeline import cpio  # noqa: E402
 from pipeline.kernel.installer_modules import INSTALLER_MODULES, INSTALLER_MODULES_OPTIONAL  # noqa: E402
 from pipeline.kernel.module_file import compression, uncompressed_path, unpack_module  # noqa: E402
 from pipeline.kernel.modules import ModuleTree, pack_all_modules, pack_modules, read_modules  # noqa: E402
-from pipeline.run import run  # noqa: E402
+from pipeline.run import require_program, run  # noqa: E402
 from pipeline.workspace import Workspace  # noqa: E402
 
 _TIMEOUT = 600.0
@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kinds", nargs="+", choices=_COMPRESS, default=list(_COMPRESS))
     options = parser.parse_args()
+    for program in ("cpio", *_PEERS):
+        require_program(program)
     results = {}
     for rootfs in options.rootfs:
         with tempfile.TemporaryDirectory(prefix="pvmlab-benchmark.") as scratch:

@@ -48,9 +48,23 @@ def _status_table(view: LabView, artifacts: dict[str, str]) -> list[Sequence[str
         *((machine.name, _state(machine), _machine_details(machine)) for machine in view.machines),
         *([("strangers", "seen", f"{', '.join(view.strangers[:5])}; ./pvmlab vm.adopt lists them")]
           if view.strangers else []),
-        *((name, "built" if state == "built" else "to build", "" if state == "built" else state)
-          for name, state in artifacts.items()),
+        *_artifact_rows(artifacts),
     ]  # fmt: skip
+
+
+def _artifact_rows(artifacts: dict[str, str]) -> list[Sequence[str]]:
+    """Return a row for each artifact that is built, or that a build would make that names nothing."""
+    from pipeline.recipes.graph import default_tasks
+
+    usual = set(default_tasks())
+    shown = {name: state for name, state in artifacts.items() if state == "built" or name in usual}
+    rows: list[Sequence[str]] = [
+        (name, "built" if state == "built" else "to build", "" if state == "built" else state)
+        for name, state in shown.items()
+    ]
+    if others := len(artifacts) - len(shown):
+        rows.append(("...", "", f"{others} more, of other distributions, are not built: ./pvmlab distro.ls"))
+    return rows
 
 
 def _machine_row(machine: TargetView) -> Sequence[str]:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_SUFFIX = ".partial"
+SUFFIX = ".partial"  # of a file that is not published yet
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def publish(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     :param mode: permission bits of the published file.
     """
     _make_folders(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{SUFFIX}")
     try:
         # Made here with its final mode: a secret is never readable by others, not even for a moment.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
@@ -66,7 +66,7 @@ def sweep(folder: Path) -> list[Path]:
 
     Call it while nobody publishes there. Who wrote them is no help: numbers of processes begin anew after a crash.
     """
-    swept = sorted(folder.glob(f".*{_SUFFIX}"))
+    swept = sorted(folder.glob(f".*{SUFFIX}"))
     for stale in swept:
         stale.unlink(missing_ok=True)
     return swept

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.commit import publish_text
+from pipeline.commit import SUFFIX, publish_text
 from pipeline.errors import UsageError
 from pipeline.fetch.addresses import is_plain, require_url, scrubbed
 from pipeline.fetch.asset import Algorithm
@@ -120,9 +120,11 @@ class Part:
         publish_text(self.note, json.dumps(dataclasses.asdict(origin), indent=1) + "\n")
 
     def forget(self) -> None:
-        """Remove it."""
+        """Remove it, and the notes that killed processes had not finished. Only who holds the lock of the part may."""
         self.data.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
+        for unfinished in self.note.parent.glob(f".{self.note.name}.*{SUFFIX}"):
+            unfinished.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[int]:

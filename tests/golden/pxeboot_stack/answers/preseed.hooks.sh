@@ -57,7 +57,9 @@ while sleep 10; do
 		continue
 	fi
 	seen=$lines
-	last=$(tail -n 20 $log | grep -v -E ' URL:| regular: |DEBUG: resolver' | tail -n 1)
+	# Warnings that mean nothing, lines without words; syslogd writes a carriage return as ^M.
+	last=$(tail -n 20 $log | grep -v -E ' URL:| regular: |DEBUG: resolver|mtab won|leaked on|: ?(\^M)?$' | tail -n 1)
+	last=${last%^M}
 	/bin/pvmlab-report "$phase" running "$percent" "${last#* * * * }" || true
 done
 END_OF_SCRIPT

@@ -187,6 +187,18 @@ def test_a_damaged_note_has_the_part_begin_anew(
     assert ranges(server) == [None]
 
 
+def test_a_note_that_a_kill_left_unfinished_goes_with_the_part(
+    server: MediaServer, store: Store, hasty: Patience
+) -> None:
+    store.parts.mkdir(parents=True)
+    unfinished, of_another = (store.parts / f".{identity}.json.1.0000.partial" for identity in (_SHA256, "0" * 64))
+    for path in (unfinished, of_another):
+        path.write_text("{")
+    server.answer("/x.iso", _GOOD)
+    ensure_asset(asset(server.url("/x.iso")), store=store, patience=hasty)
+    assert list(store.parts.iterdir()) == [of_another]
+
+
 def test_a_whole_part_is_taken_without_a_request(server: MediaServer, store: Store, hasty: Patience) -> None:
     """Of a process that was killed between the last byte and the comparison."""
     server.answer("/x.iso", [Manner(data=_DATA, cut=60_000), Manner(status=404)])
