@@ -52,7 +52,9 @@ def render_user_data(machine: VmDefinition, lan: Lan) -> str:
             "fqdn": f"{machine.name}.{lan.domain}",
             "prefer_fqdn_over_hostname": False,
             "disable_root": True,
-            "locale": False,  # cloud-init would call update-locale, which a system without the package "locales" lacks
+            # cloud-init would call update-locale, which a system without the package "locales" lacks. As text, since
+            # the schema of cloud-init 22.4 (Debian 12) knows no boolean here, though its code does.
+            "locale": "false",
             "ssh_deletekeys": True,
             "ssh_genkeytypes": ["ed25519"],  # the schema wants one; none is made where ssh_keys has it
             "ssh_keys": {

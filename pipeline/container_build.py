@@ -88,6 +88,6 @@ def _engine() -> Iterator[docker.DockerClient]:
             raise PrerequisiteError(
                 "no Docker engine answers on this host",
                 details=str(error),
-                resolution="start one or set DOCKER_HOST; or build it elsewhere, `docker save` it, and use --docker-tar",
+                resolution="start one or set DOCKER_HOST; or build it elsewhere, `docker save` it, use --docker-tar",
             ) from None
         yield client

@@ -22,7 +22,7 @@ _SUITE = "trixie"
 
 
 def package_set() -> PackageSet:
-    """Return the package that iPXE is taken from. It is in the lists of every architecture; these are fetched anyway."""
+    """Return the package that iPXE is taken from. It is in the lists of any architecture; these are there anyway."""
     return PackageSet(name="ipxe", suite=_SUITE, arch=Arch.X86_64, packages=("ipxe",), base=False)
 
 

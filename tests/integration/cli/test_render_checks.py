@@ -23,3 +23,20 @@ def test_a_preseed_is_checked_by_debconf(tmp_path: Path) -> None:
     text = documents.render(machine, "answers/preseed.cfg", make_settings(tmp_path), token="TOKEN").body
     found = check_document(What.PRESEED, text, machine, Cache(tmp_path))
     assert (found.by, found.faults) == ("right, by debconf-set-selections --checkonly", ())
+
+
+@pytest.mark.artifacts
+@pytest.mark.parametrize("what", [What.USER_DATA, What.VENDOR_DATA])
+def test_what_we_make_is_right_by_the_schema_of_the_cloud_init_that_reads_it(
+    artifacts: Cache, tmp_path: Path, what: What
+) -> None:
+    machine = make_machine()
+    text = documents.render(machine, f"cloud-init/{what}", make_settings(tmp_path), token="TOKEN").body
+    found = check_document(what, text, machine, artifacts)
+    assert (found.by, found.faults) == ("right, by the schema of cloud-init in debian-12", ())
+
+
+@pytest.mark.artifacts
+def test_a_fault_in_user_data_is_named(artifacts: Cache) -> None:
+    found = check_document(What.USER_DATA, "#cloud-config\nusers: 7\n", make_machine(), artifacts)
+    assert any(fault.startswith("users") for fault in found.faults), found
