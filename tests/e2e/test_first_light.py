@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from contracts import document
+from contracts.lan import Lan
 from tests.e2e.command_line import UP_TIMEOUT, CommandLine, qemu_processes
 
 pytestmark = pytest.mark.vm
@@ -60,7 +62,9 @@ def test_output_and_exit_status_of_a_command_come_through(lab: CommandLine) -> N
 
 
 def test_the_target_reaches_names_and_the_provisioner(lab: CommandLine) -> None:
-    assert lab.on(TARGET, "getent", "hosts", "provisioner.pvmlab.local").split()[0] == "192.168.100.1"
+    assert lab.on(TARGET, "getent", "ahostsv4", "provisioner.pvmlab.local").split()[0] == "192.168.100.1"
+    ipv6 = lab.on(TARGET, "getent", "ahostsv6", "provisioner.pvmlab.local").split()[0]
+    assert ipv6 == str(document.loads(Lan, (lab.home / "config/lab.json").read_bytes()).provisioner_ipv6)
     assert "default via 192.168.100.1" in lab.on(TARGET, "ip", "route")
 
 

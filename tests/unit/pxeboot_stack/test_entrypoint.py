@@ -10,7 +10,7 @@ import pytest
 from contracts import document
 from contracts.arch import BIOS_BINARY, Arch
 from contracts.lan import Lan
-from pxeboot_stack import entrypoint
+from pxeboot_stack import entrypoint, logs
 from pxeboot_stack.boot_handler import scripts
 from pxeboot_stack.paths import HostShares, RunFiles
 from tests.fakes.lab_files import make_machine, write_definition
@@ -77,6 +77,7 @@ def test_without_a_lab_it_says_why_and_ends(
         shares.lab.write_text(text)
     monkeypatch.setenv("PVMLAB_HOST_DIR", str(shares.root))
     monkeypatch.setenv("PVMLAB_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr(logs, "configure", lambda _service: None)  # the log of this process is the tests'
     with pytest.raises(SystemExit) as caught:
         entrypoint.main()
     assert str(caught.value).startswith("pxeboot_stack cannot start: ")
