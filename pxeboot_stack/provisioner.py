@@ -44,7 +44,9 @@ EXCLUDED_PATHS = (
 FILES = Path(__file__).parent / "provisioner"  # laid over the root file system
 
 # What the initrd loads before the root file system is there; pxeboot_stack/provisioner-init is its init.
-INITRD_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
+# 9pnet_virtio, though only the mounts in fstab need it: it registers itself before it has found the shares, and a mount
+# that comes in between does not find its own ("no channels available").
+INITRD_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "9pnet_virtio")
 
 # Runs with the new root as $1 (mmdebstrap's customize hook): what a package made when it was installed here would be
 # the same in every copy. sshd's keys come from the lab at each boot.
