@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from invoke import Collection, Context, Exit, task
 
-from cli.verbs import cache, distros, machines, provisioner
+from cli.verbs import cache, configuration, distros, labs, machines, networks, provisioner
 from cli.verbs.words import OUTPUT, TASKS, TIMEOUT
 
 
@@ -98,18 +98,31 @@ def down(_c: Context, timeout: int = 60) -> None:
 @task(name="clean", auto_shortflags=False, help={
     "yes": "do not ask",
     "keys": "remove the lab's keys and settings too",
+    "purge": "remove keys, settings, the lab's network on this host, and all that was built, too",
 })  # fmt: skip
-def clean(_c: Context, *, yes: bool = False, keys: bool = False) -> None:
-    """Remove all machines of the lab: definitions, disks, logs. Built artifacts and the lab's keys stay."""
-    from cli.confirm import require_yes
-    from lab import journey
-    from lab.lab import Lab
-    from lab.progress import open_reporter
+def clean(_c: Context, *, yes: bool = False, keys: bool = False, purge: bool = False) -> None:
+    """Remove all machines of the lab: definitions, disks, logs. Built artifacts and the lab's keys stay.
 
-    lab = Lab.from_environment()
-    require_yes(f"All machines of {lab.home.root} and what is on their disks will be gone.", yes=yes)
-    with open_reporter() as reporter:
-        journey.clean(lab, reporter=reporter, with_keys=keys)
+    With --purge only files that pvmlab did not make stay, and .venv in the repository.
+    """
+    from cli.clean_verbs import clean_lab
+
+    clean_lab(yes=yes, keys=keys, purge=purge)
+
+
+@task(name="gc", auto_shortflags=False, help={
+    "dry-run": "only say what would be removed, and why",
+    "yes": "do not ask",
+    "output": OUTPUT,
+})  # fmt: skip
+def collect_garbage(_c: Context, *, dry_run: bool = False, yes: bool = False, output: str = "table") -> None:
+    """Remove what nobody needs any more: leftovers of killed commands, crashes, and machines that are gone.
+
+    Never a disk of a machine that is defined. `cache.prune --keep-used` also removes artifacts that no machine needs.
+    """
+    from cli.gc_verbs import collect_garbage as collect
+
+    collect(dry_run=dry_run, yes=yes, output=output)
 
 
 @task(name="status", auto_shortflags=False, help={"output": OUTPUT})
@@ -132,12 +145,16 @@ def setup_host(_c: Context, *, tests: bool = False, host_mode: bool = False) -> 
     setup(for_tests=tests, for_host_mode=host_mode)
 
 
-@task(name="doctor", auto_shortflags=False, help={"output": OUTPUT})
-def doctor_host(_c: Context, output: str = "table") -> None:
+@task(name="doctor", auto_shortflags=False, help={
+    "fix": "carry out the repairs that are safe; asks before it changes the host",
+    "yes": "do not ask",
+    "output": OUTPUT,
+})  # fmt: skip
+def doctor_host(_c: Context, *, fix: bool = False, yes: bool = False, output: str = "table") -> None:
     """Check this host: what is missing, and the command that repairs it."""
     from cli.doctor import doctor
 
-    raise Exit(code=doctor(output=output))
+    raise Exit(code=doctor(output=output, fix=fix, yes=yes))
 
 
 @task(name="test", auto_shortflags=False, help={
@@ -152,6 +169,14 @@ def run_tests(_c: Context, *, fast: bool = False, nightly: bool = False, k: str 
     testing.run_tests(fast=fast, nightly=nightly, expression=k)
 
 
+@task(name="completion", positional=["shell"], auto_shortflags=False, help={"shell": "bash, zsh or fish"})
+def print_completion(_c: Context, shell: str) -> None:
+    """Print a script that completes verbs, options and names after TAB: `source <(./pvmlab completion bash)`."""
+    from cli.completion import print_script
+
+    print_script(shell)
+
+
 @task(name="lint", auto_shortflags=False)
 def lint_code(_c: Context) -> None:
     """Run the linters."""
@@ -162,8 +187,12 @@ def lint_code(_c: Context) -> None:
 
 namespace = Collection(
     up, build_artifacts, explain_build, down, clean, status, render, setup_host, doctor_host, run_tests, lint_code,
+    print_completion, collect_garbage,
     cache=cache.collection,
+    config=configuration.collection,
     vm=machines.collection,
+    lab=labs.collection,
     distro=distros.collection,
+    net=networks.collection,
     provisioner=provisioner.collection,
 )  # fmt: skip

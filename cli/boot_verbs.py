@@ -16,6 +16,7 @@ from contracts.orders import OrderKind
 from contracts.report import InstallState
 from contracts.timeline import Event, Stranger
 from lab import orders, target
+from lab.cloud_machine import is_cloud
 from lab.diagnosis import diagnose
 from lab.events import follow_events, read_events, read_strangers
 from lab.lab import Lab
@@ -65,12 +66,18 @@ def reinstall(name: str, *, rescue: bool, withdraw: bool) -> None:
         orders.withdraw(lab, name)
         say(f"{name}: the {there.kind} is no longer ordered" if there else f"{name}: nothing was ordered")
         return
+    from_image = is_cloud(definition)
+    if rescue and from_image:
+        raise UsageError(
+            f"{name} comes from a cloud image: it does not boot from the network, where the rescue shell is"
+        )
     kind = OrderKind.RESCUE if rescue else OrderKind.REINSTALL
     orders.give(lab, definition, kind)
     what = "boots a rescue shell, once" if rescue else "is installed once more, and what is on its disk is lost,"
+    what = "is made anew from its image, and what is on its disk is lost," if from_image else what
     running = definition.managed and lab.machine(name).is_running()
     how = f"./pvmlab vm.stop {name}, then ./pvmlab vm.start {name} --wait" if running else _start_hint(definition)
-    say(f"{name} {what} at its next network boot: {how}")
+    say(f"{name} {what} at its next {'start' if from_image else 'network boot'}: {how}")
     say(f"./pvmlab vm.reinstall {name} --withdraw takes that back")
 
 
@@ -125,7 +132,7 @@ def _diagnosis(lab: Lab, definition: VmDefinition, events: Sequence[Event]) -> s
     """Return why the machine does not go on, or nothing if it does, or is where it belongs."""
     status, now = target.read_status(lab, definition), time.time()
     last = max((event.latest for event in events), default=0.0)
-    if status.state is InstallState.INSTALLED or now - max(last, status.updated) < SILENCE:
+    if status.state is InstallState.INSTALLED or is_cloud(definition) or now - max(last, status.updated) < SILENCE:
         return ""
     console = lab.machine(definition.name).serial_tail(200) if definition.managed else []
     return diagnose(status, events, now=now, console=console)

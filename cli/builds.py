@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.output import emit
 from contracts.arch import Arch
-from contracts.machine import Installer
+from contracts.machine import Installer, VmDefinition
 from lab.lab import Lab
 from lab.provisioner_record import ProvisionerMode, find_mode
 from pipeline.engine.lock import lock_wait
@@ -50,6 +50,25 @@ class DoitArtifacts:
             )
         build.ensure(tasks)
 
+    def ensure_image(self, distro: str, arch: Arch) -> None:
+        """Build the cloud image of *distro* as a disk, and what the provisioner is made from.
+
+        :raises NotFoundError: for an unknown distribution. :raises UsageError: if it publishes no cloud image.
+        :raises PvmlabError: if a recipe fails.
+        """
+        from pipeline.recipes import build
+
+        build.ensure([*self._provisioner_tasks(), image_task(distro, arch)])
+
+    def seed_documents(self, lab: Lab, definition: VmDefinition) -> Mapping[str, str]:
+        """Return the NoCloud documents of a machine, made by the boot handler's own code: templates count here, too.
+
+        :raises PvmlabError: if a person's file for one cannot be used.
+        """
+        from cli.render_verbs import seed_documents
+
+        return seed_documents(lab, definition)
+
     def ensure_provisioner(self) -> None:
         """Build what the provisioner is made from.
 
@@ -67,6 +86,22 @@ class DoitArtifacts:
         if self._mode is ProvisionerMode.HOST:
             return [name for name in graph().artifacts if name.startswith("ipxe:")]
         return [f"provisioner:{ARCH}"]
+
+
+def image_task(distro: str, arch: Arch) -> str:
+    """Return the task that makes the disk of a distribution's cloud image.
+
+    :raises NotFoundError: for an unknown distribution. :raises UsageError: if it publishes no cloud image.
+    """
+    from distros.registry import require_release
+    from distros.release import MediumKind
+
+    if MediumKind.CLOUD_IMAGE not in require_release(distro, arch).sources[arch].media:
+        raise UsageError(
+            f"the definition of {distro} names no cloud image for {arch}",
+            resolution="--disk=FILE takes one of yours; docs/reference/distribution-files.md says how a file names one",
+        )
+    return f"image:{distro}:{arch}"
 
 
 def select(words: Sequence[str]) -> list[str]:

@@ -52,23 +52,28 @@ def prune_cache(*, keep_used: bool, dry_run: bool, yes: bool, output: str) -> No
         what a machine needs.
     """
     lab = Lab.from_environment()
-    plan = _plan(lab, keep_used=keep_used)
+    plan = plan_cache_prune(lab, keep_used=keep_used)
     if output != "json":
         _show_plan(plan, lab, output=output, dry_run=dry_run)
     if plan.removals and not dry_run:
         require_yes(f"{format_size(plan.size)} in {lab.cache.root} will be removed.", yes=yes)
-        with contextlib.ExitStack() as locks:
-            locks.enter_context(hold(lab.cache, wait=lock_wait(), tell=say))
-            if lab.home.root.is_dir():  # nobody makes a machine, and with it a need, meanwhile
-                locks.enter_context(lab.changing_definitions())
-                locks.enter_context(lab.starting(PROVISIONER_NAME))
-            if _plan(lab, keep_used=keep_used) != plan:
-                raise ConflictError("the cache has changed meanwhile; nothing was removed", resolution="try again")
-            prune(plan, lab.cache)
+        carry_out_prune(plan, lab, keep_used=keep_used)
     if output == "json":
         _show_plan(plan, lab, output=output, dry_run=dry_run)
     elif plan.removals and not dry_run:
         say(f"freed {format_size(plan.size)}")
+
+
+def carry_out_prune(plan: PrunePlan, lab: Lab, *, keep_used: bool) -> None:
+    """Remove what *plan* says. :raises ConflictError: if somebody else works on the cache, or it has changed."""
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(hold(lab.cache, wait=lock_wait(), tell=say))
+        if lab.home.root.is_dir():  # nobody makes a machine, and with it a need, meanwhile
+            locks.enter_context(lab.changing_definitions())
+            locks.enter_context(lab.starting(PROVISIONER_NAME))
+        if plan_cache_prune(lab, keep_used=keep_used) != plan:
+            raise ConflictError("the cache has changed meanwhile; nothing was removed", resolution="try again")
+        prune(plan, lab.cache)
 
 
 def verify_cache(words: Sequence[str], *, sample: int, keep: str, output: str) -> None:
@@ -168,7 +173,8 @@ def _needs_of(store: DefinitionStore, name: str) -> list[str]:
     return recipes.machine_tasks(definition.distro, definition.arch, definition.installer)
 
 
-def _plan(lab: Lab, *, keep_used: bool) -> PrunePlan:
+def plan_cache_prune(lab: Lab, *, keep_used: bool) -> PrunePlan:
+    """Return what of the cache can go. :raises ConflictError: if it cannot be told what a machine needs."""
     store, graph = DefinitionStore(lab), recipes.graph()
     machines = {name: _needs_of(store, name) for name in store.names()} | _provisioner_needs(lab)
     return plan_prune(

@@ -84,6 +84,8 @@ def add(source: str, wishes: Wishes) -> None:
     is_address = "://" in source
     if is_address and wishes.name in registry.releases():  # before much is downloaded in vain
         raise ConflictError(f"there is a distribution {wishes.name!r} already", resolution="--name gives another name")
+    if not is_address:
+        _require_file(source)
     # held: a build's sweep would take what is half-written for a leftover
     with hold(cache, wait=lock_wait(), tell=say), open_reporter() as reporter:
         mirrors, locked = (_fetch if is_address else _take)(source, wishes, cache, reporter)
@@ -132,13 +134,18 @@ def _fetch(url: str, wishes: Wishes, cache: Cache, reporter: Reporter) -> tuple[
     return medium.mirrors, locked_as(obtain(asset, store=Store(cache), listener=shown_by(reporter)))
 
 
-def _take(source: str, wishes: Wishes, cache: Cache, reporter: Reporter) -> tuple[tuple[str, ...], Locked]:
-    """Copy a file of this host into the store; return no mirror and what it is."""
+def _require_file(source: str) -> Path:
     path = Path(source).expanduser()
     if not path.is_file():
         raise NotFoundError(
             f"there is no file {source}", resolution="an address begins with https://, a file is named by its path"
         )
+    return path
+
+
+def _take(source: str, wishes: Wishes, cache: Cache, reporter: Reporter) -> tuple[tuple[str, ...], Locked]:
+    """Copy a file of this host into the store; return no mirror and what it is."""
+    path = _require_file(source)
     file = _file_name(path.name)
     reporter.show(f"reading {file}")
     sha256 = file_digest(path)

@@ -1,4 +1,7 @@
-"""``./pvmlab doctor``: what this host has and lacks, and the command that repairs each finding. Changes nothing."""
+"""``./pvmlab doctor``: what this host has and lacks, and the command that repairs each finding.
+
+It changes nothing; ``--fix`` is :mod:`cli.doctor_repairs`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.host_packages import NEEDS, Manager, Need, find_manager, needs_here, program_version
-from cli.output import emit
+from cli.output import emit, require_format
 from contracts.arch import Arch
 from pipeline.errors import ExitCode, PvmlabError
 from pipeline.run import find_program, run
-from pipeline.workspace import Workspace
+from pipeline.workspace import Home, Workspace
 
 GIB = 1024**3
 CACHE_SPACE = 4 * GIB  # all artifacts of one distribution, and the scratch space to make them
@@ -49,14 +52,23 @@ class Finding:
     repair: str = ""
 
 
-def doctor(*, output: str) -> ExitCode:
-    """Print the report; return 5 if something is missing that the lab cannot work without."""
-    findings = list(examine(Workspace.from_environment()))
+def doctor(*, output: str, fix: bool = False, yes: bool = False) -> ExitCode:
+    """Print the report; return 5 if something is missing that the lab cannot work without.
+
+    :param fix: carry out what can be repaired, then look again. :param yes: do not ask before changing the host.
+    :raises UsageError: for an unknown *output*.
+    """
+    require_format(output)
+    findings, fixed = list(examine(Workspace.from_environment())), list[str]()
+    if fix:
+        from cli.doctor_repairs import carry_out, plan_repairs
+
+        fixed = carry_out(plan_repairs(findings), yes=yes)
+        findings = list(examine(Workspace.from_environment())) if fixed else findings
     healthy = all(finding.state is not State.MISSING for finding in findings)
     rows = [(finding.name, finding.state.value, finding.found, finding.repair) for finding in findings]
-    emit(
-        {"healthy": healthy, "findings": findings}, output=output, table=[("CHECK", "STATE", "FOUND", "REPAIR"), *rows]
-    )
+    data = {"healthy": healthy, "findings": findings} | ({"fixed": fixed} if fix else {})
+    emit(data, output=output, table=[("CHECK", "STATE", "FOUND", "REPAIR"), *rows])
     return ExitCode.DONE if healthy else ExitCode.PREREQUISITE
 
 
@@ -76,6 +88,8 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     yield examine_place("home", workspace.home.root, HOME_SPACE, variable="PVMLAB_HOME")
     yield examine_memory(Path("/proc/meminfo"))
     yield examine_loopback()
+    yield examine_privacy(workspace.home)
+    yield examine_leftovers()
 
 
 def examine_need(need: Need, manager: Manager | None) -> Finding:
@@ -185,3 +199,34 @@ def examine_loopback() -> Finding:
             return Finding("loopback", State.OK, "a port on 127.0.0.1 can be taken")
     except OSError as error:
         return Finding("loopback", State.MISSING, f"no port on 127.0.0.1: {error.strerror}", "sudo ip link set lo up")
+
+
+def examine_privacy(home: Home) -> Finding:
+    """Look whether others may enter the folders with keys and sockets."""
+    if exposed := [str(folder) for folder in exposed_folders(home)]:
+        return Finding(
+            "private folders", State.WARNING, f"{', '.join(exposed)}: open to others",
+            "./pvmlab doctor --fix, or chmod 700 " + " ".join(exposed),
+        )  # fmt: skip
+    return Finding("private folders", State.OK, f"{home.root}: nobody else may enter them")
+
+
+def exposed_folders(home: Home) -> list[Path]:
+    """Return the folders with keys and sockets that others may enter."""
+    folders = [folder for folder in (home.run, home.ssh, home.config, home.disks) if folder.exists()]
+    return [folder for folder in folders if folder.stat().st_mode & 0o077]
+
+
+def examine_leftovers() -> Finding:
+    """Look for what killed commands and crashes left in the lab and in the host's network."""
+    from lab.garbage import plan_garbage
+    from lab.lab import Lab
+
+    try:
+        items = plan_garbage(Lab.from_environment()).items
+    except (PvmlabError, OSError) as error:
+        return Finding("leftovers", State.WARNING, str(error), "see `./pvmlab gc --dry-run`")
+    if items:
+        kinds = sorted({item.kind.value for item in items})
+        return Finding("leftovers", State.WARNING, f"{len(items)}: {', '.join(kinds)}", "./pvmlab gc")
+    return Finding("leftovers", State.OK, "none")

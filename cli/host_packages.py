@@ -121,7 +121,7 @@ NEEDS: tuple[Need, ...] = (
                   Manager.PACMAN: "qemu-system-x86", Manager.BREW: "qemu"},
     ),
     Need(
-        name="qemu-img", why="makes disks", programs=("qemu-img",),
+        name="qemu-img", why="makes disks, and changes what is on them", programs=("qemu-img", "qemu-nbd"),
         packages={Manager.APT: "qemu-utils", Manager.DNF: "qemu-img", Manager.PACMAN: "qemu-img", Manager.BREW: "qemu"},
     ),
     Need(
@@ -151,7 +151,7 @@ NEEDS: tuple[Need, ...] = (
                   Manager.BREW: "e2fsprogs"},
     ),
     Need(
-        name="ssh", why="the way into the machines", programs=("ssh", "ssh-keygen"),
+        name="ssh", why="the way into the machines", programs=("ssh", "ssh-keygen", "scp"),
         packages={Manager.APT: "openssh-client", Manager.DNF: "openssh-clients", Manager.PACMAN: "openssh",
                   Manager.BREW: "openssh"},
     ),
@@ -196,6 +196,24 @@ NEEDS: tuple[Need, ...] = (
         packages={Manager.APT: "nginx-light", Manager.DNF: "nginx-core", Manager.PACMAN: "nginx",
                   Manager.BREW: "nginx"},
         services=("nginx.service",),
+    ),
+    Need(
+        name="swtpm", why="machines with a TPM (vm.create --tpm), tests", programs=("swtpm",), for_tests=True,
+        packages={Manager.APT: "swtpm", Manager.DNF: "swtpm", Manager.PACMAN: "swtpm", Manager.BREW: "swtpm"},
+    ),
+    Need(
+        name="secure firmware", why="machines with Secure Boot (vm.create --secure-boot), tests", for_tests=True,
+        files=("/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_CODE.ms.fd",
+               "/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd"),
+        packages={Manager.APT: "ovmf", Manager.DNF: "edk2-ovmf"},
+    ),
+    Need(
+        name="zsh", why="tests: its completion", programs=("zsh",), for_tests=True,
+        packages={Manager.APT: "zsh", Manager.DNF: "zsh", Manager.PACMAN: "zsh", Manager.BREW: "zsh"},
+    ),
+    Need(
+        name="fish", why="tests: its completion", programs=("fish",), for_tests=True,
+        packages={Manager.APT: "fish", Manager.DNF: "fish", Manager.PACMAN: "fish", Manager.BREW: "fish"},
     ),
     Need(
         name="strace", why="tests: what reaches the disk, and in which order", programs=("strace",), for_tests=True,

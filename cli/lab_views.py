@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cli.output import emit
 from contracts.document import encode
 from lab.lab import Lab
-from lab.status import LabView, TargetView, view_lab, view_targets
+from lab.target_views import TargetView, view_targets
+
+if TYPE_CHECKING:
+    from lab.status import LabView
 
 _MACHINE_HEADINGS = ("NAME", "STATE", "INSTALL", "DISTRO", "ARCH", "ADDRESS", "MAC")
 
@@ -21,6 +25,8 @@ def show_machines(lab: Lab, *, output: str) -> None:
 
 def show_status(lab: Lab, *, output: str) -> None:
     """Print the lab and its artifacts. :raises UsageError: for an unknown *output*."""
+    from lab.status import view_lab
+
     view, artifacts = view_lab(lab), artifact_states()
     table = _status_table(view, artifacts)
     emit(encode(view) | {"artifacts": artifacts}, output=output, table=table)

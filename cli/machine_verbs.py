@@ -2,74 +2,86 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from pathlib import Path
-from typing import TypeVar
 
-from cli.builds import DoitArtifacts
+from cli.builds import DoitArtifacts, image_task
 from cli.confirm import require_yes
+from cli.machine_options import HardwareWords
 from cli.output import say
 from cli.render_verbs import require_templates
+from cli.user_data_checks import require_sound
+from cli.words import choice
 from contracts.arch import Arch
-from contracts.machine import DiskBus, FirmwareKind, Installer
+from contracts.machine import Installer, MachineSource
 from contracts.names import PROVISIONER_NAME
 from lab import journey, provisioner, ssh, target
+from lab.cloud_machine import require_image
 from lab.console_logs import choose_log, follow_log, read_log
 from lab.lab import Lab
 from lab.machine import Machine
 from lab.native import OwnAnswers, native_installer, read_answers
 from lab.progress import open_reporter
 from lab.provisioner_record import ProvisionerMode, find_mode
-from lab.sizes import parse_size
 from lab.store import DefinitionStore, MachineRequest
+from lab.target import BootFrom, StartOptions
+from lab.user_data import read_user_data
 from pipeline.errors import ConflictError, UsageError
 
-E = TypeVar("E", bound=enum.StrEnum)
 
-
-def create(  # noqa: PLR0913 (one argument for each option)
-    name: str, *, distro: str, arch: str, cpus: int, memory: str, disk_size: str, disk_bus: str, ip: str, mac: str,
-    firmware: str = "uefi", installer: str = "", answer_file: str = "",
+def create(
+    name: str, *, distro: str, arch: str, hardware: HardwareWords, installer: str = "", answer_file: str = "",
+    disk: str | bool = "", user_data: str = "",
 ) -> None:  # fmt: skip
     """Create a target.
+
+    :param disk: a person's own cloud image; True for the distribution's; nothing for a machine that is installed.
 
     :param installer: ``native``, ``pvmlab``, or nothing: the native one if there is an *answer_file* for it.
     :raises PvmlabError: if a value makes no sense or is taken.
     """
-    machine_arch, answers = _choice(Arch, arch, "--arch"), read_answers(Path(answer_file)) if answer_file else None
+    machine_arch, answers = choice(Arch, arch, "--arch"), read_answers(Path(answer_file)) if answer_file else None
     kind = _installer(installer, distro, machine_arch, answers)
-    lab = Lab.from_environment()
+    lab, source = Lab.from_environment(), MachineSource.IMAGE if disk else MachineSource.NETWORK
+    text = read_user_data(Path(user_data)) if user_data else None
+    if disk is True:
+        image_task(distro, machine_arch)  # is there one at all?
     definition = target.create(
         lab,
-        MachineRequest(
-            name=name,
-            distro=distro,
-            arch=machine_arch,
-            cpus=cpus,
-            memory_mib=parse_size(memory, unit="m", option="--memory"),
-            disk_gib=parse_size(disk_size, unit="g", option="--disk-size"),
-            disk_bus=_choice(DiskBus, disk_bus, "--disk-bus"),
-            firmware=_choice(FirmwareKind, firmware, "--firmware"),
-            ip=ip or None,
-            mac=mac or None,
-            installer=kind,
-            answers=answers,
+        hardware.apply(
+            MachineRequest(
+                name=name,
+                distro=distro,
+                arch=machine_arch,
+                installer=kind,
+                answers=answers,
+                source=source,
+                image=str(require_image(disk)) if isinstance(disk, str) and disk else "",
+                user_data=text,
+            )
         ),
-        check=lambda planned: require_templates(lab, planned),
+        check=lambda planned: require_sound(lab, planned, text),
     )
     if answers is not None and kind is Installer.AUTOINSTALL and not answers.tells_its_end:
         say(f"{answer_file} does not seem to report its end to the lab: see docs/reference/answer-files.md")
     say(f"created {name}: {definition.distro}, {definition.ip}, {definition.mac}; ./pvmlab vm.start {name} --wait")
 
 
-def start(name: str, *, wait: bool, timeout: float | None) -> None:
-    """Start a target. :raises PvmlabError: if it does not come up."""
+def start(name: str, *, wait: bool, timeout: float | None, boot: str = "", reboots: bool = True) -> None:
+    """Start a target.
+
+    :param boot: ``disk`` or ``pxe`` for this start; nothing for what it needs next.
+    :param reboots: False: it is off where its system would reboot.
+    :raises PvmlabError: if it does not come up.
+    """
+    options = StartOptions(boot=choice(BootFrom, boot, "--boot") if boot else None, reboots=reboots)
     lab = Lab.from_environment()
     definition = DefinitionStore(lab).load(name)
     require_templates(lab, definition)
     with open_reporter() as reporter:
-        journey.start(lab, definition, reporter=reporter, artifacts=DoitArtifacts(), wait=wait, timeout=timeout)
+        journey.start(
+            lab, definition, reporter=reporter, artifacts=DoitArtifacts(), wait=wait, timeout=timeout, options=options
+        )
 
 
 def stop(name: str, *, timeout: float, force: bool) -> None:
@@ -125,7 +137,7 @@ def create_provisioner(mode: str = "") -> None:
     :param mode: ``vm`` or ``host``; nothing for what it is already, or else ``vm``.
     :raises UsageError: for another *mode*. :raises PvmlabError: if its artifacts cannot be built.
     """
-    lab, wanted = Lab.from_environment(), _choice(ProvisionerMode, mode, "--mode") if mode else None
+    lab, wanted = Lab.from_environment(), choice(ProvisionerMode, mode, "--mode") if mode else None
     DoitArtifacts(wanted).ensure_provisioner()
     made, chosen = provisioner.create(lab, wanted), find_mode(lab.home)
     what = f"the provisioner ({chosen} mode)"
@@ -160,10 +172,3 @@ def _installer(words: str, distro: str, arch: Arch, answers: OwnAnswers | None) 
             "--answer-file is for a distribution's own installer, not for pvmlab's", resolution="use --installer=native"
         )
     return Installer.PVMLAB
-
-
-def _choice(kind: type[E], text: str, option: str) -> E:
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is unknown", resolution=f"use one of: {', '.join(kind)}") from None

@@ -16,9 +16,16 @@ FORMATS = ("table", "json")
 
 
 def say(text: str) -> None:
-    """Tell people something that is not the result, on standard error."""
+    """Tell people something that is not the result, on standard error, after what was printed before."""
+    sys.stdout.flush()
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def require_format(output: str) -> None:
+    """Check the word after ``--output``, before anything is done. :raises UsageError: if it is unknown."""
+    if output not in FORMATS:
+        raise UsageError(f"--output {output!r} is unknown", resolution=f"use one of: {', '.join(FORMATS)}")
 
 
 def emit(data: Mapping[str, Any], *, output: str, table: Sequence[Sequence[str]]) -> None:
@@ -28,8 +35,7 @@ def emit(data: Mapping[str, Any], *, output: str, table: Sequence[Sequence[str]]
     :param output: ``table`` or ``json``. :param table: the result for people: a row of headings, then the rows.
     :raises UsageError: for any other *output*.
     """
-    if output not in FORMATS:
-        raise UsageError(f"--output {output!r} is unknown", resolution=f"use one of: {', '.join(FORMATS)}")
+    require_format(output)
     if output == "json":
         document = {"schema": SCHEMA} | encode(dict(data))
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

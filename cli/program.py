@@ -7,7 +7,6 @@ message with a stable exit code; nothing of invoke's own command running is offe
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import itertools
 import os
@@ -15,16 +14,13 @@ import re
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from invoke import Argument, Collection, Config, Exit, ParseError, Program
-from invoke.parser.context import ParserContext
-from invoke.parser.parser import Parser
-
 from cli.failures import describe
+from cli.invoking import Argument, Collection, Config, Exit, ParseError, Parser, ParserContext, Program
+from cli.output import FORMATS, require_format
 from pipeline.errors import ExitCode, PvmlabError, UsageError
 from pipeline.workspace import REPOSITORY
 
@@ -44,7 +40,6 @@ _OPTIONS = (
     ("-h, --help [VERB]", "Show this page, or the help of a verb"),
     ("-l, --list", "List the verbs"),
     ("--debug", "Show where an error comes from"),
-    ("--print-completion-script SHELL", "For bash, zsh or fish"),
     ("-V, --version", "Show the version"),
 )
 
@@ -66,13 +61,24 @@ def run(namespace: Collection, argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader has gone (| head): nobody is left to tell, and the work may be half done
         code = ExitCode.FAILED.value
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the last door: whatever it is becomes one message)
-        code = _report(error, debug=debug, wants_json=wants_json)
+        more = _where_to_look(words, namespace)
+        code = _report(error, debug=debug, wants_json=wants_json, more=more)
     return _flush(code)
 
 
-def _report(error: BaseException, *, debug: bool, wants_json: bool) -> int:
+def _where_to_look(words: Sequence[str], namespace: Collection) -> str:
+    """Return what to do about a line that makes no sense, where the error does not know better."""
+    verb = next((word for word in words[1:] if word in namespace.task_names), None)
+    return f"./pvmlab {verb} --help shows what it takes" if verb else "./pvmlab --list shows the verbs"
+
+
+def _report(error: BaseException, *, debug: bool, wants_json: bool, more: str) -> int:
     if debug:
+        import traceback
+
         traceback.print_exception(error)
+    if isinstance(error, UsageError) and not error.resolution:
+        error.resolution = more
     failure = describe(error)
     sys.stderr.write(failure.text)
     if wants_json:
@@ -132,6 +138,7 @@ class PvmlabProgram(Program):
         try:
             self.parse(_help_first(list(argv), names))
             self._refuse_options_as_names()
+            self._refuse_unknown_formats()
             self.parse_cleanup()
         except ParseError as error:
             raise self._usage_error(error, names) from None
@@ -157,10 +164,21 @@ class PvmlabProgram(Program):
         return sorted(self.namespace.task_names)
 
     def _make_parser(self) -> Parser:
-        """Return the parser of verbs; called when their words are known and not yet read."""
-        parser = super()._make_parser()
+        """Return the parser of verbs; called when their words are known and not yet read.
+
+        It knows the verbs that are on the line only: invoke copies all that it knows, half the time of a start.
+        """
+        words, names = {*self.core.unparsed, str(self.args["help"].value)}, self.collection.task_names
+        contexts = [self._context_of(name) for name, others in names.items() if words & {name, *others}]
+        parser = Parser(initial=self.initial_context, contexts=contexts)
         self.core.unparsed[:] = _spread(self.core.unparsed, parser.contexts)
         return parser
+
+    def _context_of(self, name: str) -> ParserContext:
+        """Return the arguments of the verb *name*. To be asked once only: invoke takes the help texts out of it."""
+        return ParserContext(
+            name=name, aliases=self.collection.task_names[name], args=self.collection[name].get_arguments()
+        )
 
     def core_args(self) -> list[Argument]:
         """Return invoke's core options that mean something here."""
@@ -178,9 +196,9 @@ class PvmlabProgram(Program):
 
     def print_task_help(self, name: str) -> None:
         """Print the help of the verb *name*: what it does, its arguments and options with their defaults."""
-        context = self.parser.contexts[name]
-        several = _list_argument(context)
-        positionals = [argument.name for argument in context.positional_args] + ([several] if several else [])
+        context = self.parser.contexts[name] if name in self.parser.contexts else self._context_of(name)
+        several = list_argument(context)
+        positionals = [str(argument.name) for argument in context.positional_args] + ([several] if several else [])
         words = [f"[{word.upper()} ...]" if word == several else word.upper() for word in positionals]
         usage = " ".join(["./pvmlab", name, *words, "[OPTIONS]"])
         sys.stdout.write(f"Usage: {usage}\n\n{inspect.getdoc(self.collection[name]) or ''}\n\n")
@@ -205,6 +223,13 @@ class PvmlabProgram(Program):
                 if str(argument.value).startswith("-"):
                     raise ParseError(f"No idea what {argument.value!r} is!", context)
 
+    def _refuse_unknown_formats(self) -> None:
+        """Check the word after ``--output`` before a verb does anything. :raises UsageError: if it is unknown."""
+        for context in self.tasks:
+            argument = context.args.get("output")
+            if argument is not None and argument.default in FORMATS:
+                require_format(str(argument.value))
+
     def _usage_error(self, error: ParseError, names: Sequence[str]) -> PvmlabError:
         verb = error.context.name if error.context is not None else None
         more = f"./pvmlab {verb} --help shows what it takes" if verb else "./pvmlab --list shows the verbs"
@@ -219,7 +244,8 @@ class PvmlabProgram(Program):
             flags = list(error.context.flags) if error.context is not None else []
             return UsageError(f"unknown option {word}{_near(word, flags)}", resolution=more)
         if needy := re.match(r"Flag <Argument: ([\w-]+).*> needed value", text):
-            return UsageError(f"--{needy[1]} wants a value", resolution=more)
+            name = needy[1].replace("_", "-")
+            return UsageError(f"{'--' if len(name) > 1 else '-'}{name} wants a value", resolution=more)
         return UsageError(text, resolution=more)
 
 
@@ -238,35 +264,40 @@ def _help_first(argv: list[str], names: Sequence[str]) -> list[str]:
     return [argv[0], "--help", verbs[0]] if asked and verbs else argv
 
 
-def _list_argument(context: ParserContext) -> str | None:
-    """Return the name of the argument of a verb that takes several words, if it has one."""
-    return next((name for name, argument in context.args.items() if argument.kind is list), None)
+def list_argument(context: ParserContext) -> str | None:
+    """Return the name of the argument of a verb that takes several words. If it has several such, they are options."""
+    lists = [name for name, argument in context.args.items() if argument.kind is list]
+    return lists[0] if len(lists) == 1 else None
 
 
 def _spread(argv: list[str], contexts: Mapping[str, ParserContext]) -> list[str]:
     """Turn ``build a b`` into ``build --task a --task b``: invoke knows no verb that takes any number of words."""
     spread: list[str] = []
     context: ParserContext | None = None
-    is_value, single = False, 0
+    is_value = may_be_alone = False
+    single = 0
     for word in argv:
         if word in contexts:
             context, is_value = contexts[word], False
             single = len(context.positional_args)  # these words come first, one argument each
-        elif is_value:
+        elif is_value and not (may_be_alone and word.startswith("-")):
             is_value = False
         elif word.startswith("-"):
             flag = context.flags.get(word) if context is not None else None
             is_value = flag is not None and flag.takes_value
+            may_be_alone = flag is not None and bool(flag.optional)
         elif single:
             single -= 1
-        elif context is not None and (several := _list_argument(context)) is not None:
+        elif context is not None and (several := list_argument(context)) is not None:
             spread.append(f"--{several}")
         spread.append(word)
     return spread
 
 
 def _default(argument: Argument) -> str:
-    return f"(default: {argument.default})" if argument.default not in (None, False, "", []) else ""
+    if argument.kind is list or argument.default in (None, False, ""):  # a list that nobody gives is empty
+        return ""
+    return f"(default: {argument.default})"
 
 
 def _unknown_word(word: str, verb: str | None, names: Sequence[str], *, more: str) -> PvmlabError:
@@ -276,6 +307,8 @@ def _unknown_word(word: str, verb: str | None, names: Sequence[str], *, more: st
 
 
 def _near(word: str, known: Sequence[str]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 

@@ -7,6 +7,8 @@ filesystem of the machine's own release: the same version that will read it.
 from __future__ import annotations
 
 import dataclasses
+import email
+import email.message
 import functools
 import importlib
 import json
@@ -35,6 +37,8 @@ _OTHER_FORMATS = (
     "Content-Type:",
     "MIME-Version:",
 )
+_MULTIPART = ("Content-Type: multipart/", "MIME-Version:")
+_GUESSED = ("text/plain", "text/x-not-multipart")  # types of parts whose first line says what they are
 _SCHEMA_FILE = re.compile(r"/cloudinit/config/schemas/(schema-(?:cloud-config-v1|network-config-v[12])\.json)\Z")
 _CLOUD_CONFIG_SCHEMA = "schema-cloud-config-v1.json"
 _MOST_FAULTS = 20
@@ -66,6 +70,11 @@ def check_document(what: str, text: str, definition: VmDefinition, cache: Cache)
     return checks[what]()
 
 
+def check_user_data(text: str, definition: VmDefinition, cache: Cache) -> Checked:
+    """Check user-data that a person wrote for a machine."""
+    return _check_cloud_config(text, definition, cache)
+
+
 def _check_config(text: str) -> Checked:
     try:
         loads(InstallerConfig, text)
@@ -82,6 +91,8 @@ def _check_meta_data(text: str) -> Checked:
 
 
 def _check_cloud_config(text: str, definition: VmDefinition, cache: Cache) -> Checked:
+    if text.startswith(_MULTIPART):
+        return _check_parts(text, definition, cache)
     if not text.startswith(_CLOUD_CONFIG):
         if text.startswith(_OTHER_FORMATS):
             return Checked(by=f"not checked: it begins with {text.split(maxsplit=1)[0]}, not with {_CLOUD_CONFIG}")
@@ -91,6 +102,26 @@ def _check_cloud_config(text: str, definition: VmDefinition, cache: Cache) -> Ch
     if faults:
         return Checked(by="YAML", faults=tuple(faults))
     return _by_schema(data, _CLOUD_CONFIG_SCHEMA, definition, cache)
+
+
+def _check_parts(text: str, definition: VmDefinition, cache: Cache) -> Checked:
+    """Check each part of a MIME archive: what a person wrote, and what the lab adds to it."""
+    parts = [part for part in email.message_from_string(text).walk() if not part.is_multipart()]
+    found = [_check_part(part, definition, cache) for part in parts]
+    return Checked(
+        by="; ".join(f"part {number}: {each.by}" for number, each in enumerate(found, start=1)),
+        faults=tuple(f"part {number}: {fault}" for number, each in enumerate(found, start=1) for fault in each.faults),
+    )
+
+
+def _check_part(part: email.message.Message, definition: VmDefinition, cache: Cache) -> Checked:
+    kind, payload = part.get_content_type(), part.get_payload(decode=True)
+    text = payload.decode(errors="replace") if isinstance(payload, bytes) else ""
+    if kind == "text/cloud-config" and not text.startswith(_CLOUD_CONFIG):  # the type says it, the text need not
+        text = f"{_CLOUD_CONFIG}\n{text}"
+    elif kind not in _GUESSED:
+        return Checked(by=f"not checked: it is {kind}")
+    return _check_cloud_config(text, definition, cache)
 
 
 def _check_network(text: str, definition: VmDefinition, cache: Cache) -> Checked:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 
 from cli.output import FORMATS, emit, say
+from contracts import nocloud
 from contracts.answers import MAIN, OWN
 from contracts.machine import AnswerFile, Installer, SshHostKey, VmDefinition
 from contracts.templates import What
@@ -14,7 +16,7 @@ from contracts.tokens import PLACEHOLDER
 from lab.lab import Lab
 from lab.store import DefinitionStore
 from pipeline.errors import ConflictError, NotFoundError, PrerequisiteError, PvmlabError, UsageError
-from pxeboot_stack.boot_handler import answers, documents
+from pxeboot_stack.boot_handler import answers, documents, seed
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.paths import RunFiles
@@ -87,6 +89,18 @@ def require_templates(lab: Lab, definition: VmDefinition) -> None:
     )
     check = documents.check_boot_templates if waits_for_answers else documents.check_templates
     _refusing(lambda: check(definition, settings_of(lab)))
+
+
+def seed_documents(lab: Lab, definition: VmDefinition) -> dict[str, str]:
+    """Return all NoCloud documents of a machine by their names, with its keys.
+
+    :raises PvmlabError: if a person's file for one cannot be used.
+    """
+    settings = settings_of(lab)
+    return {
+        kind: _refusing(functools.partial(seed.render, definition, kind, settings, token=PLACEHOLDER))
+        for kind in nocloud.DOCUMENTS
+    }
 
 
 def settings_of(lab: Lab) -> Settings:

@@ -84,14 +84,14 @@ def _services_kept_off(services: Sequence[str]) -> Iterator[None]:
     ours = not _POLICY.exists() or _POLICY.read_bytes() == _OUR_POLICY.read_bytes()
     try:
         if ours:
-            _as_root(["install", "--mode=0755", str(_OUR_POLICY), str(_POLICY)])
+            as_root(["install", "--mode=0755", str(_OUR_POLICY), str(_POLICY)])
         yield
         units = [unit for unit in services if (_UNITS / unit).exists()]
         if units and find_program("systemctl"):
-            _as_root(["systemctl", "--quiet", "disable", *units])
+            as_root(["systemctl", "--quiet", "disable", *units])
     finally:
         if ours:
-            _as_root(["rm", "--force", str(_POLICY)])
+            as_root(["rm", "--force", str(_POLICY)])
 
 
 def _verify(needs: Sequence[Need]) -> None:
@@ -117,7 +117,7 @@ def _ensure_apt_lists() -> None:
 
 def _apt(arguments: Sequence[str]) -> None:
     # Lock::Timeout: wait for another apt at work instead of failing
-    _as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--option=DPkg::Lock::Timeout=600", *arguments])
+    as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--option=DPkg::Lock::Timeout=600", *arguments])
 
 
 def _require_root_access(packages: Sequence[str]) -> None:
@@ -135,8 +135,11 @@ def _sudo_is_silent() -> bool:
     return run(["sudo", "--non-interactive", "true"], timeout=60, check=False).returncode == 0
 
 
-def _as_root(argv: Sequence[str]) -> None:
-    """Run a command as root: directly, or by sudo, which may ask for the password on our terminal."""
+def as_root(argv: Sequence[str]) -> None:
+    """Run a command as root: directly, or by sudo, which may ask for the password on our terminal.
+
+    :raises CommandError: if it fails.
+    """
     if os.geteuid() == 0:
         run(argv, timeout=INSTALL_TIMEOUT, network=True)
     elif _sudo_is_silent():

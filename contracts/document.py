@@ -83,10 +83,10 @@ def _decode(annotation: Any, data: Any, path: str, faults: list[str]) -> Any:
     if dataclasses.is_dataclass(annotation):
         return _decode_dataclass(typing.cast("type", annotation), data, path, faults)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        choices = [member.value for member in annotation]
-        if data in choices:
-            return annotation(data)
-        faults.append(f"{where}: {data!r} is none of {', '.join(map(str, choices))}")
+        members = _members(annotation)
+        if isinstance(data, (str, int)) and data in members:
+            return members[data]
+        faults.append(f"{where}: {data!r} is none of {', '.join(map(str, members))}")
         return None
     return _decode_scalar(annotation, data, where, faults)
 
@@ -112,6 +112,12 @@ def _decode_tuple(item: Any, data: Any, path: str, faults: list[str]) -> Any:
         faults.append(f"{path or 'document'}: expected a list, found {type(data).__name__}")
         return ()
     return tuple(_decode(item, value, f"{path}[{index}]", faults) for index, value in enumerate(data))
+
+
+@functools.cache
+def _members(kind: type[enum.Enum]) -> dict[Any, enum.Enum]:
+    """Return the members of an enum by value."""
+    return {member.value: member for member in kind}
 
 
 @functools.cache

@@ -47,6 +47,7 @@ class InstallerConfig:
     """Everything the installer needs to know about the machine it runs on.
 
     :ivar disk: device to install to, as ``/dev/nvme0n1``. It is wiped.
+    :ivar disk_serial: its serial number, which counts where its device's name is not certain; else empty.
     :ivar initrd_tree: what the installer's initrd must have unpacked to, see :mod:`contracts.payload`.
     :ivar modules_tree: the same of the modules.
     :ivar seed_url: base URL of the NoCloud documents, ends in a slash.
@@ -69,6 +70,7 @@ class InstallerConfig:
     report_url: str
     kernel_args: tuple[str, ...]
     reboot_on_success: bool = True
+    disk_serial: str = ""
 
     def __post_init__(self) -> None:
         if self.schema != 1:

@@ -6,6 +6,8 @@ JSON, which is YAML (1.2, and what PyYAML's loader accepts), so no YAML writer i
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +16,12 @@ from typing import Any
 from contracts.lan import Lan
 from contracts.machine import VmDefinition
 
+OWN_USER_DATA_SUFFIX = ".user-data"
+"""Of a person's own user-data, after the machine's name; it lies beside the definition, for its owner only."""
+MAX_OWN_USER_DATA = 256 * 1024  # bytes
+# A person's own comes first: lists are joined, and where both say something else of one thing, the first one stays.
+_MERGE = "dict(no_replace,recurse_list)+list(append)+str()"
+_MULTIPART = ("content-type: multipart/", "mime-version:")
 _NOT_ASCII = re.compile(r"[\x7f-\uffff]")
 
 
@@ -82,6 +90,34 @@ def _package_sources(machine: VmDefinition) -> dict[str, Any]:
         return {}
     content = "".join(f"{line}\n" for line in machine.package_sources)
     return {"write_files": [{"path": "/etc/apt/sources.list", "content": content}]}
+
+
+def combine_user_data(standard: str, own: str) -> str:
+    """Return user-data of two parts: what a person wrote, then the *standard* one, which has the lab's account.
+
+    Format: MIME multipart, which takes any kind of user-data as a part
+    (https://cloudinit.readthedocs.io/en/latest/explanation/format.html). cloud-init adds the second part to the first:
+    of what both have, lists such as ``users`` are joined, and anything else is as the person said
+    (https://cloudinit.readthedocs.io/en/latest/reference/merging.html).
+    """
+    digest = hashlib.sha256(f"{len(own)}\n{own}{standard}".encode()).hexdigest()
+    boundary = f"==pvmlab-{digest[:32]}=="  # in no text that it is a digest of
+    # a person's own multipart stands as it is: its parts are found within ours
+    first = own if own.lower().startswith(_MULTIPART) else _part(own, "own")
+    parts = (first, _part(standard, "lab", more=f"Merge-Type: {_MERGE}\n"))
+    body = "".join(f"--{boundary}\n{part.rstrip(chr(10))}\n" for part in parts)
+    return f'Content-Type: multipart/mixed; boundary="{boundary}"\nMIME-Version: 1.0\n\n{body}--{boundary}--\n'
+
+
+def _part(text: str, name: str, *, more: str = "") -> str:
+    """Return *text* as a part. It is of the type text/plain: then cloud-init goes by the text's first line."""
+    plain = text.isascii() and "\r" not in text and max(map(len, text.split("\n")), default=0) < 900
+    encoding, body = ("7bit", text) if plain else ("base64", base64.encodebytes(text.encode()).decode())
+    return (
+        'Content-Type: text/plain; charset="utf-8"\nMIME-Version: 1.0\n'
+        f"Content-Transfer-Encoding: {encoding}\n"
+        f'Content-Disposition: attachment; filename="{name}"\n{more}\n{body}'
+    )
 
 
 def render_network_config(machine: VmDefinition, lan: Lan) -> str:  # noqa: ARG001

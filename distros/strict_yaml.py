@@ -1,13 +1,14 @@
 """YAML for files that people write: a small part of it, read strictly, with a place for each fault.
 
-What YAML 1.1 readers silently accept and people do not mean is refused: a key twice, merge keys, anchors and aliases
-(whose expansion may be a billion items), tags, a second document. Plain words are those of YAML 1.2's core schema
-(chapter 10.3): ``yes`` and ``on`` are words, ``22:22`` is no number. Nothing is converted by guess: a reader asks for
-a text, and ``2024`` without quotes is none.
+What YAML 1.1 readers silently accept and people do not mean is refused: a key twice, tags, a second document; and
+merge keys, anchors and aliases, whose expansion may be a billion values, unless the reader says to how many. Plain
+words are those of YAML 1.2's core schema (chapter 10.3): ``yes`` and ``on`` are words, ``22:22`` is no number. Nothing
+is converted by guess: a reader asks for a text, and ``2024`` without quotes is none.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,8 +41,11 @@ class Fault:
     what: str
 
 
-class DefinitionError(PvmlabError):
+class BrokenFileError(PvmlabError):
     """A file cannot be understood. :ivar faults: all that is wrong in it, in its order."""
+
+    what = "file"
+    reference = ""
 
     def __init__(self, file: Path, faults: Sequence[Fault]) -> None:
         self.file = file
@@ -51,10 +55,17 @@ class DefinitionError(PvmlabError):
             for fault in self.faults
         )
         super().__init__(
-            f"the distribution file {file.name} is broken",
+            f"the {self.what} {file.name} is broken",
             details="\n".join([*lines, str(file)]),
-            resolution="docs/reference/distribution-files.md says what may be in it",
+            resolution=f"{self.reference} says what may be in it",
         )
+
+
+class DefinitionError(BrokenFileError):
+    """A distribution file cannot be understood."""
+
+    what = "distribution file"
+    reference = "docs/reference/distribution-files.md"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,28 +138,31 @@ class Node:
         return {key: value for key, value in found.items() if key in (*required, *optional)}
 
 
-def parse(text: str, *, file: Path) -> Node:
+def parse(text: str, *, file: Path, error: type[BrokenFileError] = DefinitionError, most_values: int = 0) -> Node:
     """Return the one value of a file, a mapping.
 
-    :param file: for the messages.
-    :raises DefinitionError: if it is not such YAML; values are only checked when they are read, see :class:`Node`.
+    :param file: for the messages. :param error: what is raised.
+    :param most_values: how many values the file may come to, with all that aliases (``*name``) and merge keys (``<<``)
+        repeat; 0 if it may have neither.
+    :raises BrokenFileError: *error*, if it is not such YAML; values are only checked when they are read, see
+        :class:`Node`.
     """
     faults: list[Fault] = []
     if len(text) > MAX_SIZE:
-        raise DefinitionError(file, [Fault(1, 1, "", f"it is larger than {MAX_SIZE} bytes")])
+        raise error(file, [Fault(1, 1, "", f"it is larger than {MAX_SIZE} bytes")])
     try:
-        events = _checked(yaml.parse(text, Loader=yaml.CSafeLoader), faults)
-        node = _Builder(events, faults).build()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        events = _checked(yaml.parse(text, Loader=yaml.CSafeLoader), faults, aliases=most_values > 0)
+        node = _Builder(events, faults, most_values).build()
+    except yaml.MarkedYAMLError as broken:
+        mark = broken.problem_mark or broken.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise DefinitionError(file, [*faults, Fault(line, column, "", str(error.problem or error.context))]) from None
-    except yaml.YAMLError as error:  # a character that YAML does not have
-        raise DefinitionError(file, [*faults, Fault(1, 1, "", str(error).replace("\n", " "))]) from None
+        raise error(file, [*faults, Fault(line, column, "", str(broken.problem or broken.context))]) from None
+    except yaml.YAMLError as broken:  # a character that YAML does not have
+        raise error(file, [*faults, Fault(1, 1, "", str(broken).replace("\n", " "))]) from None
     except _TooMuch as stop:
-        raise DefinitionError(file, [*faults, stop.fault]) from None
+        raise error(file, [*faults, stop.fault]) from None
     if faults:
-        raise DefinitionError(file, faults)
+        raise error(file, faults)
     return node
 
 
@@ -158,7 +172,7 @@ class _TooMuch(Exception):  # noqa: N818 (a way out of the parser, not an error 
         self.fault = fault
 
 
-def _checked(events: Iterator[yaml.Event], faults: list[Fault]) -> Iterator[yaml.Event]:
+def _checked(events: Iterator[yaml.Event], faults: list[Fault], *, aliases: bool) -> Iterator[yaml.Event]:
     """Yield the events of one document; what is no plain value is a fault, and too deep nesting ends it."""
     depth = documents = 0
     for event in events:
@@ -167,7 +181,7 @@ def _checked(events: Iterator[yaml.Event], faults: list[Fault]) -> Iterator[yaml
             documents += 1
             if documents > 1:
                 raise _TooMuch(Fault(*place, "", "a second document begins; a file holds one"))
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+        if not aliases and (isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None):
             raise _TooMuch(Fault(*place, "", "anchors (&) and aliases (*) are not used here; write it out"))
         if (tag := getattr(event, "tag", None)) is not None:
             faults.append(Fault(*place, "", f"tags ({tag}) are not used here"))
@@ -178,11 +192,17 @@ def _checked(events: Iterator[yaml.Event], faults: list[Fault]) -> Iterator[yaml
 
 
 class _Builder:
-    """Makes nodes of events. Recursion is bounded: :func:`_checked` ends what is too deep."""
+    """Makes nodes of events. Recursion is bounded: :func:`_checked` ends what is too deep.
 
-    def __init__(self, events: Iterator[yaml.Event], faults: list[Fault]) -> None:
+    What an alias repeats is made again for its own place in the file's tree: it is counted, and its depth, too.
+    """
+
+    def __init__(self, events: Iterator[yaml.Event], faults: list[Fault], most_values: int) -> None:
         self._events = events
         self._faults = faults
+        self._most = most_values
+        self._made = self._depth = self._repeats = 0
+        self._anchored: dict[str, list[yaml.Event]] = {}  # whole values, by the names of their anchors
 
     def build(self) -> Node:
         for event in self._events:
@@ -194,14 +214,57 @@ class _Builder:
         raise _TooMuch(Fault(1, 1, "", "it is empty"))
 
     def _node(self, event: yaml.Event, path: str) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._repeated(event, path)
+        if anchor := getattr(event, "anchor", None):
+            return self._remembered(event, anchor, path)
+        self._made += 1
+        if self._most and self._made > self._most:
+            raise _TooMuch(Fault(*_place(event), path, f"with all that aliases repeat, it is more than {self._most} "
+                                                       "values"))  # fmt: skip
         content: str | list[Node] | dict[str, Node]
+        is_deep = not isinstance(event, yaml.ScalarEvent)
+        self._depth += is_deep
+        if self._depth > MAX_DEPTH:
+            raise _TooMuch(Fault(*_place(event), path, f"it is nested more than {MAX_DEPTH} deep"))
         if isinstance(event, yaml.ScalarEvent):
             content, kind = event.value, _kind(event)
         elif isinstance(event, yaml.SequenceStartEvent):
             content, kind = self._list(path), "a list"
         else:
             content, kind = self._mapping(path), "a mapping"
+        self._depth -= is_deep
         return Node(_place(event), path, content, kind, self._faults)
+
+    def _remembered(self, event: yaml.Event, anchor: str, path: str) -> Node:
+        """Return a value with an anchor, having kept its events."""
+        if anchor in self._anchored and not self._repeats:
+            raise _TooMuch(Fault(*_place(event), path, f"the anchor &{anchor} is there twice"))
+        whole = [copy.copy(event)]
+        whole[0].anchor = None  # type: ignore[attr-defined]
+        depth = int(isinstance(event, yaml.CollectionStartEvent))
+        while depth:
+            whole.append(next(self._events))
+            depth += isinstance(whole[-1], yaml.CollectionStartEvent) - isinstance(whole[-1], yaml.CollectionEndEvent)
+        node = self._replayed(whole, path)  # before it has a name: it may not be in itself
+        self._anchored.setdefault(anchor, whole)
+        return node
+
+    def _repeated(self, event: yaml.AliasEvent, path: str) -> Node:
+        whole = self._anchored.get(event.anchor or "")
+        if whole is None:
+            raise _TooMuch(Fault(*_place(event), path, f"no whole value above has the anchor &{event.anchor}"))
+        self._repeats += 1
+        node = self._replayed(whole, path)
+        self._repeats -= 1
+        return node
+
+    def _replayed(self, whole: Sequence[yaml.Event], path: str) -> Node:
+        before, self._events = self._events, iter(whole)
+        try:
+            return self._node(next(self._events), path)
+        finally:
+            self._events = before
 
     def _list(self, path: str) -> list[Node]:
         found: list[Node] = []
@@ -211,9 +274,13 @@ class _Builder:
 
     def _mapping(self, path: str) -> dict[str, Node]:
         found: dict[str, Node] = {}
+        merged: list[Node] = []
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, path)
             name = key.content if isinstance(key.content, str) else ""
+            if name == "<<" and self._most:
+                merged += self._merged(self._node(next(self._events), path))
+                continue
             value = self._node(next(self._events), f"{path}.{name}" if path else name)
             if not isinstance(key.content, str):
                 key.refuse(f"a key must be a word, it is {key.kind}")
@@ -223,7 +290,18 @@ class _Builder:
                 key.refuse(f"the key {name!r} is repeated; it is first in line {found[name].key_place[0]}")
             else:
                 found[name] = dataclasses.replace(value, key_place=key.place)
+        for mapping in merged:  # what is written here counts before it, and the first of several before the others
+            found = {**mapping.mapping(), **found}
         return found
+
+    @staticmethod
+    def _merged(value: Node) -> list[Node]:
+        """Return the mappings that a merge key names (https://yaml.org/type/merge.html)."""
+        mappings = value.content if isinstance(value.content, list) else [value]
+        for each in mappings:
+            if not isinstance(each.content, dict):
+                each.refuse(f"a merge key (<<) takes a mapping, or a list of them; this is {each.kind}")
+        return [each for each in mappings if isinstance(each.content, dict)]
 
 
 def _place(event: yaml.Event) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def main() -> int:
         lines = traceback.format_exception(error)
         progress.failed(InstallError(f"fault in the installer: {error!r}", lines="".join(lines).splitlines()))
         return FAILED
-    progress.done(f"{config.distro} is installed on {config.disk}")
+    progress.done(f"{config.distro} is installed on {config.disk_serial or config.disk}")
     return REBOOT if config.reboot_on_success else DONE
 
 

@@ -23,6 +23,11 @@ from installer.errors import InstallError
 
 _OS_RELEASE = ("usr/lib/os-release", "etc/os-release")  # the latter is a link to the former, if it is not alone
 _ID = re.compile(r"""^ID=(["']?)([a-z0-9][a-z0-9._-]*)\1$""", re.MULTILINE)
+_DISK_DRIVERS = {  # what it takes to reach a disk, by how its device's name begins
+    "/dev/nvme": ("nvme",),
+    "/dev/vd": ("virtio_blk", "virtio_pci"),
+    "/dev/sd": ("ahci", "libata", "sd_mod"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +45,8 @@ class Kernel:
 
     def boots_without_initrd(self, device: str) -> bool:
         """Whether it reaches an ext4 root on the disk *device* with nothing but itself."""
-        needed = {"ext4", "nvme" if device.startswith("/dev/nvme") else "virtio_blk"}
-        if "virtio_blk" in needed:
-            needed.add("virtio_pci")
-        return needed <= self.builtin
+        drivers = next((names for prefix, names in _DISK_DRIVERS.items() if device.startswith(prefix)), None)
+        return drivers is not None and {"ext4", *drivers} <= self.builtin
 
 
 def find_kernel(root: Path) -> Kernel:

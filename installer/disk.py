@@ -83,6 +83,34 @@ def render_partition_script(layout: Layout) -> str:
     )
 
 
+def find(device: str, serial: str, *, blocks: Path = Path("/sys/block"), within: float = _DISK_WITHIN) -> str:
+    """Return the device of the disk with the number *serial*; without a *serial*, that is *device*.
+
+    :param blocks: where the kernel tells of its disks. :param within: seconds for the disk to appear.
+    :raises InstallError: if there is no such disk.
+    """
+    deadline = time.monotonic() + within
+    while serial:
+        found = {read_serial(path): path.name for path in sorted(blocks.iterdir())}
+        if serial in found:
+            return f"/dev/{found[serial]}"
+        if time.monotonic() > deadline:
+            there = ", ".join(f"{name} ({number})" for number, name in found.items() if number) or "none that has one"
+            raise InstallError(f"no disk with the serial number {serial} appeared within {within:g} s: {there}")
+        time.sleep(_POLL)
+    return device
+
+
+def read_serial(block: Path) -> str:
+    """Return the serial number of the disk *block*, a folder of ``/sys/block``; empty if it tells none."""
+    for name in ("device/serial", "serial"):  # NVMe; virtio
+        with contextlib.suppress(OSError):
+            return (block / name).read_text(errors="replace").strip()
+    with contextlib.suppress(OSError):  # SCSI and SATA: SPC-4, section 7.8.15, behind a header of four bytes
+        return (block / "device/vpd_pg80").read_bytes()[4:].decode(errors="replace").strip("\0 \n")
+    return ""
+
+
 def require(device: str) -> str:
     """Check the disk, writing nothing; return a sentence about it.
 

@@ -34,9 +34,10 @@ def install(arguments: KernelArguments, progress: Progress) -> InstallerConfig:
     progress.begin(Phase.SEED, f"fetching {config.seed_url}")
     documents = seed.load(config.seed_url)
 
-    progress.begin(Phase.DISK, f"preparing {config.disk}")
-    progress.say(disk.require(config.disk))
-    layout = disk.plan(config.disk, config.arch)
+    progress.begin(Phase.DISK, f"preparing {config.disk_serial or config.disk}")
+    device = disk.find(config.disk, config.disk_serial)
+    progress.say(disk.require(device))
+    layout = disk.plan(device, config.arch)
     try:
         disk.prepare(layout)
         with disk.mounted(layout) as root:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,14 +11,12 @@ from lab.probe import probe_for
 from lab.qemu import accelerator_option, qemu_program
 from lab.spec import Accelerator, AcceleratorKind
 from pipeline import commit
-from pipeline.emulation import qemu_version, tcg_cpu
-from pipeline.errors import CommandError, UsageError
+from pipeline.emulation import OVERRIDE, boot_id, find_hardware, qemu_version, tcg_cpu, wished_accelerator
+from pipeline.errors import CommandError
 from pipeline.run import require_program, run
 
-OVERRIDE = "PVMLAB_ACCEL"
 TCG_PATIENCE = 5.0
 _PROBE_TIMEOUT = 5.0  # seconds; a probe that works takes 0.1
-_KVM_DEVICE = Path("/dev/kvm")
 _CACHE_NAME = "accelerator.json"
 
 
@@ -41,36 +37,23 @@ def choose_accelerator(arch: Arch, *, state: Path) -> Accelerator:
 
 
 def _override() -> tuple[AcceleratorKind, str] | None:
-    if not (wish := os.environ.get(OVERRIDE)):
-        return None
-    try:
-        return AcceleratorKind(wish), f"{OVERRIDE}={wish}"
-    except ValueError:
-        raise UsageError(
-            f"{OVERRIDE}={wish} is not an accelerator",
-            resolution=f"use one of {', '.join(AcceleratorKind)}, or unset it",
-        ) from None
+    wish = wished_accelerator()
+    return (AcceleratorKind(wish), f"{OVERRIDE}={wish}") if wish else None
 
 
 def _hardware(arch: Arch, program: Path, state: Path) -> tuple[AcceleratorKind, str]:
     """Return the hardware accelerator if it works, TCG otherwise, with the reason."""
-    if arch is not Arch.of_host():
-        return AcceleratorKind.TCG, f"this host is {Arch.of_host()}, the machine is {arch}"
-    if sys.platform == "darwin":
-        kind = AcceleratorKind.HVF
-    elif not _KVM_DEVICE.exists():
-        return AcceleratorKind.TCG, f"this host has no {_KVM_DEVICE}"
-    elif not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
-        return AcceleratorKind.TCG, f"you may not use {_KVM_DEVICE}: join its group with 'adduser $USER kvm'"
-    else:
-        kind = AcceleratorKind.KVM
+    name, reason = find_hardware(arch)
+    if name is None:
+        return AcceleratorKind.TCG, reason
+    kind = AcceleratorKind(name)
     failure = _cached_failure(kind, arch, program, state)
     return (AcceleratorKind.TCG, failure) if failure else (kind, f"{kind} ran a probe guest")
 
 
 def _cached_failure(kind: AcceleratorKind, arch: Arch, program: Path, state: Path) -> str:
     """Return what is wrong with the accelerator, empty if nothing; probe it unless that is known."""
-    key = [kind.value, arch.value, str(program), program.stat().st_mtime_ns, _boot_id()]
+    key = [kind.value, arch.value, str(program), program.stat().st_mtime_ns, boot_id()]
     cache = state / _CACHE_NAME
     try:
         known = json.loads(cache.read_text())
@@ -102,10 +85,3 @@ def probe_failure(kind: AcceleratorKind, arch: Arch, program: Path) -> str:
         return ""
     said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return f"{kind} did not run a probe guest: {said[0].removeprefix(f'{program.name}: ')}"
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # not Linux
-        return ""

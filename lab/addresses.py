@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import socket
 from collections.abc import Collection
-from ipaddress import AddressValueError, IPv4Address, IPv6Network
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 
 from contracts.lan import IPV6_PREFIX, Lan
 from pipeline.errors import ConflictError, UsageError
@@ -66,6 +66,25 @@ def require_reservable(lan: Lan, text: str) -> str:
         first, last = lan.network[2], lan.last_reservable
         raise UsageError(
             f"{address} cannot be a machine's address in {lan.subnet}", resolution=f"choose one of {first} to {last}"
+        )
+    return str(address)
+
+
+def require_reservable_ipv6(lan: Lan, text: str) -> str:
+    """Return the IPv6 address *text* in its usual spelling.
+
+    :raises UsageError: if it is no address that a machine of *lan* may have.
+    """
+    try:
+        address = IPv6Address(text if "%" not in text else "")  # a zone is no part of it
+    except AddressValueError as error:
+        raise UsageError(f"{text!r} is not an IPv6 address", details=str(error)) from None
+    if (network := lan.ipv6_network) is None or (pool := lan.ipv6_pool) is None:
+        raise UsageError("the lab's network has no IPv6", resolution="leave out --ipv6")
+    if not lan.is_reservable_ipv6(address):
+        raise UsageError(
+            f"{address} cannot be a machine's address in {network}",
+            resolution=f"choose one of {network[2]} to {pool[0] - 1}",
         )
     return str(address)
 

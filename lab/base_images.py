@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lab.disks import disk_info
 from lab.lab import Lab
+from lab.layers import layers_folder
 from pipeline.errors import CommandError, ConflictError
 
 
@@ -15,7 +16,8 @@ def base_images(lab: Lab) -> set[Path]:
     :raises ConflictError: if that cannot be told of a disk: then no image may be removed.
     :raises MissingProgramError: if there are disks, and no qemu-img to read them.
     """
-    found = (_base_of(disk) for disk in sorted(lab.home.disks.glob("*.qcow2")))
+    frozen = layers_folder(lab.home).glob("*.qcow2")  # disks that others, or only snapshots, stand on
+    found = (_base_of(disk) for disk in sorted([*lab.home.disks.glob("*.qcow2"), *frozen]))
     return {base for base in found if base is not None}
 
 

@@ -35,10 +35,10 @@ def create_empty_disk(path: Path, size_gib: int) -> None:
         run(["qemu-img", "create", "-q", "-f", "qcow2", temporary, f"{size_gib}G"], timeout=_TIMEOUT)
 
 
-def create_overlay(path: Path, base: Path, size_gib: int | None) -> None:
+def create_overlay(path: Path, base: Path, size_gib: int | None, *, base_format: str = "qcow2") -> None:
     """Publish at *path* a qcow2 overlay of the read-only *base* image, which must stay where it is.
 
-    :param size_gib: size in GiB, None for that of *base*.
+    :param size_gib: size in GiB, None for that of *base*. :param base_format: qcow2 or raw; it is never guessed.
     :raises NotFoundError: if there is no *base*. :raises CommandError: if qemu-img fails.
     """
     if not base.is_file():
@@ -46,7 +46,7 @@ def create_overlay(path: Path, base: Path, size_gib: int | None) -> None:
     with commit.publish(path, mode=0o600) as temporary:
         size = [f"{size_gib}G"] if size_gib is not None else []
         # absolute: QEMU takes a relative name as relative to the overlay, and "a:b" as a protocol
-        backing: list[str | Path] = ["-b", base.absolute(), "-F", "qcow2"]
+        backing: list[str | Path] = ["-b", base.absolute(), "-F", base_format]
         run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, temporary, *size], timeout=_TIMEOUT)
 
 

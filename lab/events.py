@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from contracts.timeline import (
     Strangers,
     Timeline,
 )
-from lab import target
+from lab.install_status import read_status
 from lab.lab import Lab
 
 _POLL = 0.5  # seconds between two looks at small local files
@@ -37,7 +38,7 @@ def read_events(lab: Lab, definition: VmDefinition, status: MachineStatus | None
     :param status: its install state, if it was read already.
     :raises ConflictError: if its status is broken. A broken timeline is none: nothing depends on it.
     """
-    known = status or target.read_status(lab, definition)
+    known = status or read_status(lab, definition)
     try:
         timeline = document.loads(Timeline, events_path(lab, definition.name).read_bytes())
     except (OSError, DocumentError):
@@ -45,6 +46,22 @@ def read_events(lab: Lab, definition: VmDefinition, status: MachineStatus | None
     else:
         seen = timeline.events if timeline.uuid == definition.uuid else ()
     return sorted((*known.events, *seen), key=lambda event: event.time)
+
+
+def read_last_event(lab: Lab, definition: VmDefinition, status: MachineStatus) -> Event | None:
+    """Return what happened to a machine last, or None if nothing is known.
+
+    As :func:`read_events`, but no event is made of all the others: a list of many machines wants one of each.
+    """
+    last = max(status.events, key=lambda event: event.latest, default=None)
+    try:
+        timeline = json.loads(events_path(lab, definition.name).read_bytes())
+        seen = timeline["events"] if timeline["uuid"] == definition.uuid else []
+        newest = max(seen, key=lambda event: float(event.get("last") or event["time"]), default=None)
+        event = document.decode(Event, newest) if newest is not None else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # a broken timeline is none
+        return last
+    return event if event is not None and (last is None or event.latest > last.latest) else last
 
 
 def follow_events(lab: Lab, definition: VmDefinition) -> Iterator[Event]:

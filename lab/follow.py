@@ -5,21 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from contracts.machine import AnswerFile, Installer, VmDefinition
 from contracts.names import PROVISIONER_NAME
 from contracts.report import InstallState, MachineStatus, Phase
 from lab import orders, provisioner, ssh, target
+from lab.cloud_machine import is_cloud
 from lab.diagnosis import diagnose, where
 from lab.events import read_events
+from lab.explain import CONSOLE_LINES, describe, explain_silence
 from lab.lab import Lab
 from lab.progress import Reporter
 from lab.provisioner import ProvisionerState
 from lab.provisioner_record import ProvisionerMode
 from lab.wait import Deadline
+from lab.watch import MachineWatch
 from pipeline.errors import CommandError, PvmlabError, WaitTimeoutError
 
+REBOOT = 60.0  # seconds from the last report of an install to the reboot
 CLOUD_INIT = 60.0  # from an SSH server to cloud-init's result
 
 
@@ -45,10 +49,12 @@ PACES = {
     Installer.KICKSTART: Pace(900.0, 180.0, 3600.0),
 }
 
+# From the power button, not from the end of an install: firmware, bootloader, and a first boot that grows the disk.
+IMAGE_PACE = Pace(24.0, 120.0, 300.0)
+
 _POLL = 0.1  # seconds between two looks at the status, a small local file
 _CHUNK = 30  # seconds one remote loop runs: then we look whether the machine still does
 _NOT_YET = 75  # its exit status (EX_TEMPFAIL) when what it waits for has not come
-_TAIL = 15  # lines of the console in an error
 _DEATHS = ("Kernel panic", "pvmlab: the install failed")  # the second one is said by the initrd's init
 
 # $1 address, $2 seconds. Each try costs an emulated provisioner a fifth of a second in which the target could boot, and
@@ -102,6 +108,7 @@ class Follower:
     """Follows one target.
 
     :ivar patience: see :class:`lab.spec.Accelerator`. :ivar deadline: of everything together.
+    :ivar interrupt: called again and again during every wait; what it raises ends the wait.
     """
 
     lab: Lab
@@ -109,6 +116,8 @@ class Follower:
     reporter: Reporter
     patience: float
     deadline: Deadline
+    interrupt: Callable[[], None] = lambda: None
+    _watches: dict[str, MachineWatch] = dataclasses.field(default_factory=dict)
 
     def wait_for_install(self) -> None:
         """Return when the target is installed: at once, if it was before.
@@ -125,11 +134,16 @@ class Follower:
             if status != seen:
                 seen, quiet = status, self._limit(self._pace.silence)
                 self._tell(status)
-            if status.state is InstallState.INSTALLED and orders.find_due(self.lab, self.definition, status) is None:
+            if self._is_installed(status):
                 return
             if status.state is InstallState.FAILED:
                 raise InstallFailedError(status, console=self._logs_command)
-            self._require_alive(f"during its install ({where(status)})")
+            try:
+                self._require_alive(f"during its install ({where(status)})")
+            except MachineEndedError:
+                if self._is_installed():  # --no-reboot: it said so and ended, after we had asked
+                    return
+                raise
             if death := find_death(self._console(50)):
                 raise MachineEndedError(
                     f"the install of {self._name} died without a report: {death}",
@@ -139,6 +153,19 @@ class Follower:
                 )
             if quiet.passed:
                 raise self._timeout(self._diagnose(status), quiet)
+            time.sleep(_POLL)
+
+    def wait_until_off(self) -> None:
+        """Return when the target is off, which was started so that it does not reboot after its install.
+
+        :raises WaitTimeoutError: if its system does not reboot.
+        """
+        self.reporter.show(f"{self._name}: ends its install")
+        limit = self._limit(REBOOT)
+        while self.lab.machine(self._name).is_running():
+            self.interrupt()
+            if limit.passed:
+                raise self._timeout(f"{self._name} is installed and did not reboot, where it would be off", limit)
             time.sleep(_POLL)
 
     def wait_for_rescue(self) -> None:
@@ -160,10 +187,11 @@ class Follower:
         :raises MachineEndedError: if a QEMU ends. :raises WaitTimeoutError: if it does not answer.
         """
         self.reporter.show(f"{self._name}: boots from its disk, waiting for SSH")
-        words = ["bash", "-c", _PORT_LOOP, "wait", self.definition.ip]
+        words, begun = ["bash", "-c", _PORT_LOOP, "wait", self.definition.ip], time.time()
         self._ask_until(
             PROVISIONER_NAME, words, limit=self._limit(self._pace.login),
             missing=f"{self._name} did not answer by SSH at {self.definition.ip}",
+            explain=lambda: self._explain_silence(since=begun),
         )  # fmt: skip
 
     def wait_for_cloud_init(self) -> None:
@@ -175,8 +203,9 @@ class Follower:
         self.reporter.show(f"{self._name}: cloud-init is at work")
         words = ["sh", "-c", _RESULT_LOOP, "wait"]
         text = self._ask_until(
-            self._name, words, limit=self._limit(CLOUD_INIT), missing=f"cloud-init did not finish on {self._name}"
-        )
+            self._name, words, limit=self._limit(CLOUD_INIT), missing=f"cloud-init did not finish on {self._name}",
+            explain=self._explain_cloud_init,
+        )  # fmt: skip
         if errors := parse_result(text):
             raise CloudInitError(
                 f"cloud-init finished with errors on {self._name}",
@@ -189,6 +218,8 @@ class Follower:
 
         debian-installer and Anaconda install none, and what a person's own answers do is the person's business.
         """
+        if is_cloud(self.definition):
+            return True
         with_it = {Installer.PVMLAB, Installer.AUTOINSTALL}
         return self.definition.installer in with_it and self.definition.answer_file is AnswerFile.LAB
 
@@ -201,16 +232,22 @@ class Follower:
             return False
         return True
 
-    def _ask_until(self, name: str, words: Sequence[str], *, limit: Deadline, missing: str) -> str:
-        """Run a remote loop on *name* again and again until it succeeds; return what it printed."""
+    def _ask_until(
+        self, name: str, words: Sequence[str], *, limit: Deadline, missing: str, explain: Callable[[], str]
+    ) -> str:  # fmt: skip
+        """Run a remote loop on *name* again and again until it succeeds; return what it printed.
+
+        :param explain: asked at the end of the wait for the reason, as far as it can be told.
+        """
         said = ""
         while True:
-            self._require_alive("while it booted from its disk")
+            self._require_booting()
             seconds = max(1, min(_CHUNK, round(limit.left)))
             try:
                 done = ssh.run_on(
-                    self.lab, name, [*words, str(seconds)], timeout=seconds + ssh.CONNECT_LIMIT, check=False
-                )
+                    self.lab, name, [*words, str(seconds)], timeout=seconds + ssh.CONNECT_LIMIT, check=False,
+                    watch=self._require_booting,
+                )  # fmt: skip
             except CommandError as error:  # it hangs
                 said = error.brief
             else:
@@ -218,33 +255,69 @@ class Follower:
                     return done.stdout
                 said = done.stderr.strip() or said
                 if limit.passed:
-                    raise self._timeout(missing + (f"; ssh said: {said}" if said else ""), limit)
+                    raise self._timeout(
+                        "; ".join(filter(None, (missing, f"ssh said: {said}" if said else "", explain()))), limit
+                    )
                 if done.returncode != _NOT_YET:
                     time.sleep(0.5)
                 continue
             if limit.passed:
-                raise self._timeout(f"{missing}; {said}", limit)
+                raise self._timeout(f"{missing}; {said}; {explain()}", limit)
+
+    def _explain_silence(self, *, since: float) -> str:
+        events = read_events(self.lab, self.definition)
+        return explain_silence(self._name, self._console(200), events, since=since, now=time.time())
+
+    def _explain_cloud_init(self) -> str:
+        """Return what cloud-init is at, by its own word; nothing if that cannot be had."""
+        words = ["sh", "-c", "cloud-init status --long; tail -n 3 /var/log/cloud-init-output.log"]
+        try:
+            done = ssh.run_on(self.lab, self._name, words, timeout=ssh.CONNECT_LIMIT, check=False)
+        except CommandError:
+            return ""
+        return "it says: " + "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip())[:600]
+
+    def _require_booting(self) -> None:
+        self._require_alive("while it booted from its disk")
+        if panic := next((line for line in self._console(50) if _DEATHS[0] in line), None):
+            raise MachineEndedError(
+                f"the system of {self._name} died while it booted from its disk: {panic}",
+                details=self._tail(),
+                resolution=f"{self._logs_command} shows its whole console",
+            )
+
+    def _is_installed(self, status: MachineStatus | None = None) -> bool:
+        known = status or target.read_status(self.lab, self.definition)
+        return known.state is InstallState.INSTALLED and orders.find_due(self.lab, self.definition, known) is None
 
     def _require_alive(self, when: str) -> None:
+        self.interrupt()
         if not self.lab.machine(self._name).is_running():
             raise MachineEndedError(
                 f"the QEMU of {self._name} ended {when}",
                 details=self._tail(),
                 resolution=f"{self._logs_command} --which=qemu shows QEMU's own words; then the same command again",
             )
+        self._watch(self._name).require_answer(when)
         if not self.lab.provisioner.is_running():
             raise MachineEndedError(
                 f"the provisioner's {self.lab.provisioner.runs} ended",
-                details="\n".join(self.lab.provisioner.serial_tail(_TAIL)),
+                details="\n".join(self.lab.provisioner.serial_tail(CONSOLE_LINES)),
                 resolution="the same command again starts it; "
                 f"./pvmlab vm.logs {PROVISIONER_NAME} --which=qemu shows its own words",
             )
+        self._watch(PROVISIONER_NAME).require_answer("while others were waited for")
         said = provisioner.find_announcement(self.lab)
         if said is not None and said.state is ProvisionerState.FAILED:
             raise provisioner.ProvisionerError(
                 f"the provisioner's services failed: {said.message}",
                 resolution=f"see {self._services_log_command}; then ./pvmlab down and up",
             )
+
+    def _watch(self, name: str) -> MachineWatch:
+        if name not in self._watches:
+            self._watches[name] = MachineWatch(self.lab.machine(name))
+        return self._watches[name]
 
     def _tell(self, status: MachineStatus) -> None:
         match status.state:
@@ -287,14 +360,11 @@ class Follower:
         return self.lab.machine(self._name).serial_tail(lines)
 
     def _tail(self) -> str:
-        lines = self._console(_TAIL)
-        return "\n".join(["its console, the last lines:", *(f"  | {line}" for line in lines)] if lines else [
-            "its console is empty"
-        ])  # fmt: skip
+        return describe(self._console(CONSOLE_LINES), read_events(self.lab, self.definition))
 
     @property
     def _pace(self) -> Pace:
-        return PACES[self.definition.installer]
+        return pace_of(self.definition)
 
     @property
     def _name(self) -> str:
@@ -303,6 +373,11 @@ class Follower:
     @property
     def _logs_command(self) -> str:
         return f"./pvmlab vm.logs {self._name}"
+
+
+def pace_of(definition: VmDefinition) -> Pace:
+    """Return how long things may take with the machine *definition*."""
+    return IMAGE_PACE if is_cloud(definition) else PACES[definition.installer]
 
 
 def find_death(console: Sequence[str]) -> str | None:

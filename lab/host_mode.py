@@ -15,10 +15,12 @@ import os
 import sys
 from pathlib import Path
 
+from contracts.names import PROVISIONER_NAME
 from lab import ssh_config
 from lab.host_services import HostServices, connect_command
 from lab.lab import Lab
-from pipeline.errors import PrerequisiteError
+from lab.network import NetworkKind
+from pipeline.errors import ConflictError, PrerequisiteError
 from pipeline.run import find_program, run
 
 PROGRAMS = {
@@ -77,14 +79,19 @@ def start(lab: Lab) -> None:
     :raises PvmlabError: if they do not start.
     """
     require_host()
+    if lab.network.kind is not NetworkKind.SWITCH:
+        raise ConflictError(
+            f"host mode is for labs on the switch, and this lab's network is a {lab.network.kind}",
+            resolution="./pvmlab net.create --kind switch, or ./pvmlab provisioner.create --mode vm",
+        )
     for folder in (lab.cache.images, lab.cache.initrds, lab.cache.root / "ipxe"):
         with contextlib.suppress(OSError):  # somebody else's cache: what is not in there is not served
             folder.mkdir(parents=True, exist_ok=True)
-    switch = lab.network.ensure_started()
+    switch = lab.network.attach(PROVISIONER_NAME, 1)
     services = HostServices(home=lab.home)
     services.start_services(
         [*unshare_arguments(), sys.executable, "-m", "lab.host_mode_inside",
-         services.qmp_socket, switch, lab.home.root, lab.cache.root, _libraries()]
+         services.qmp_socket, str(switch), lab.home.root, lab.cache.root, _libraries()]
     )  # fmt: skip
 
 

@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
-from contracts.arch import Arch
-from contracts.machine import Installer, VmDefinition
+from contracts.machine import VmDefinition
 from contracts.names import PROVISIONER_NAME
-from contracts.orders import OrderKind
-from contracts.report import InstallState
-from lab import orders, provisioner, ssh, target
-from lab.follow import PACES, Follower
+from distros.registry import require_release
+from lab import provisioner, ssh, target
+from lab.bringup import (
+    Artifacts,
+    BringUp,
+    ensure_artifacts,
+    ensure_provisioner_runs,
+    machine_names,
+    stop_unused_network,
+    stopped_if_interrupted,
+    wait_for_provisioner,
+)
 from lab.lab import Lab
 from lab.machine import StopOutcome
 from lab.progress import Reporter
-from lab.provisioner import ProvisionerState
-from lab.spec import Accelerator
 from lab.store import DefinitionStore, MachineRequest, require_name
+from lab.target import USUAL_START, StartOptions
 from lab.wait import Deadline
-from pipeline.errors import ConflictError, PvmlabError
+from pipeline.errors import ConflictError
+
+__all__ = [
+    "DEFAULT_DISTRO",
+    "STOP_TIMEOUT",
+    "clean",
+    "down",
+    "machine_names",
+    "start",
+    "start_provisioner",
+    "stop_unused_network",
+    "up",
+]
 
 DEFAULT_DISTRO = "debian-12"
 STOP_TIMEOUT = 60.0  # seconds for a guest to shut down; emulated 10 are usual
-
-
-class Artifacts(Protocol):
-    """Builds what machines are made from, as far as it is not there."""
-
-    def ensure_for(self, distro: str, arch: Arch, installer: Installer) -> None:
-        """Have all there is to install *distro* on *arch* machines by *installer*, the provisioner included."""
-
-    def ensure_provisioner(self) -> None:
-        """Have what the provisioner is made from."""
 
 
 def up(
@@ -55,6 +57,8 @@ def up(
     :raises ConflictError: if another command is bringing the lab up or down, or the target is of another *distro*.
     """
     require_name(name)
+    request = MachineRequest(name=name, distro=distro or DEFAULT_DISTRO)
+    require_release(request.distro, request.arch)  # before anything is made
     with lab.changing_lab():
         store = DefinitionStore(lab)
         definition = store.load(name) if store.exists(name) else None
@@ -63,13 +67,13 @@ def up(
                 f"{name} is a {definition.distro} machine, not a {distro} one",
                 resolution=f"choose another --name, or ./pvmlab vm.clean {name} first",
             )
-        request = MachineRequest(name=name, distro=distro or DEFAULT_DISTRO)
-        machine = definition or request
-        artifacts.ensure_for(machine.distro, machine.arch, machine.installer)
-        if definition is None:
+        if definition is not None:
+            ensure_artifacts(artifacts, definition)
+        else:
+            artifacts.ensure_for(request.distro, request.arch, request.installer)
             definition = target.create(lab, request)
             reporter.say(f"created {name}: {definition.distro}, {definition.ip}")
-        _Start(lab, definition, reporter, timeout).run()
+        BringUp(lab, definition, reporter, artifacts, timeout).run()
 
 
 def start(
@@ -80,17 +84,20 @@ def start(
     artifacts: Artifacts,
     wait: bool,
     timeout: float | None = None,
+    options: StartOptions = USUAL_START,
 ) -> None:
     """Start a target, and the provisioner before it if that is off.
 
-    :param wait: return when one can log in, not when its machine runs.
+    :param wait: return when one can log in, not when its machine runs. :param options: what is other than usual.
     :raises ConflictError: if it runs already (without *wait*), or is not the lab's to run.
+    :raises UsageError: if it cannot boot as *options* say.
     """
     target.require_managed(definition)  # before anything is built for it
+    target.require_bootable(lab, definition, options)
     if not wait and lab.machine(definition.name).is_running():
         raise ConflictError(f"{definition.name} is already running", resolution=ssh.login_hint(definition.name))
-    artifacts.ensure_for(definition.distro, definition.arch, definition.installer)
-    _Start(lab, definition, reporter, timeout).run(wait=wait)
+    ensure_artifacts(artifacts, definition)
+    BringUp(lab, definition, reporter, artifacts, timeout, options=options).run(wait=wait)
 
 
 def start_provisioner(lab: Lab, *, reporter: Reporter, artifacts: Artifacts) -> None:
@@ -100,7 +107,7 @@ def start_provisioner(lab: Lab, *, reporter: Reporter, artifacts: Artifacts) -> 
     with stopped_if_interrupted(lab) as starting:
         deadline = Deadline(provisioner.BOOT * accelerator.patience)
         ensure_provisioner_runs(lab, accelerator, reporter=reporter, starting=starting)
-        _wait_for_provisioner(lab, reporter, deadline)
+        wait_for_provisioner(lab, reporter, deadline)
 
 
 def down(lab: Lab, *, reporter: Reporter, timeout: float = STOP_TIMEOUT) -> dict[str, StopOutcome]:
@@ -123,7 +130,7 @@ def clean(lab: Lab, *, reporter: Reporter, with_keys: bool) -> None:
             target.clean(lab, name)
             reporter.say(f"removed {name}")
         provisioner.remove(lab)
-        _remove_folders(lab.home.disks, lab.home.logs, lab.home.status)
+        _remove_folders(lab.home.disks, lab.home.bases, lab.home.logs, lab.home.status)
         ssh.write_files(lab, None)
     if with_keys:
         _remove_folders(lab.home.vms, lab.home.config, lab.home.ssh, lab.home.run)
@@ -132,199 +139,10 @@ def clean(lab: Lab, *, reporter: Reporter, with_keys: bool) -> None:
                 folder.rmdir()
 
 
-@dataclasses.dataclass
-class _Start:
-    """One start of a target, with the provisioner below it."""
-
-    lab: Lab
-    definition: VmDefinition
-    reporter: Reporter
-    timeout: float | None
-
-    def run(self, *, wait: bool = True) -> None:
-        """Go all the way that is left."""
-        begun = time.monotonic()
-        self._require_obedience()
-        accelerator = self.lab.accelerator(self.definition.arch)
-        follower = self._follower(accelerator)
-        if wait and self._is_all_up(follower):
-            self.reporter.say(f"everything is up; {ssh.login_hint(self._name)} goes in")
-            if provisioner.is_outdated(self.lab):
-                self.reporter.say("the provisioner was built anew since: ./pvmlab down, then up, starts the new one")
-            return
-        with stopped_if_interrupted(self.lab) as starting:
-            self._ensure_running(follower, accelerator, starting=starting, early=wait)
-            if not wait:
-                self.reporter.say(f"{self._name} runs; ./pvmlab vm.start {self._name} --wait follows it to a login")
-                return
-            has_login = self._follow(follower)
-        took = time.monotonic() - begun
-        if not has_login:
-            shell = self.lab.machine(self._name).serial_socket
-            self.reporter.say(f"{self._name} boots its rescue shell after {took:.0f} s; {shell} is its console")
-            return
-        self.reporter.say(f"{self._name} is up after {took:.0f} s; {ssh.login_hint(self._name)} goes in")
-
-    def _require_obedience(self) -> None:
-        """Check that an order for the target can be carried out: running from its disk, it does not ask for any.
-
-        :raises ConflictError: if not.
-        """
-        if not self.lab.machine(self._name).is_running():
-            return
-        status = target.read_status(self.lab, self.definition)
-        due = orders.find_due(self.lab, self.definition, status)
-        if due is not None and status.state is InstallState.INSTALLED:
-            raise ConflictError(
-                f"{self._name} runs from its disk, and a {due.kind} is ordered, for which it has to boot anew",
-                resolution=f"./pvmlab vm.stop {self._name}, then the same command again",
-            )
-
-    def _follower(self, accelerator: Accelerator) -> Follower:
-        usual = PACES[self.definition.installer].total * accelerator.patience
-        total = self.timeout if self.timeout is not None else usual
-        return Follower(self.lab, self.definition, self.reporter, accelerator.patience, Deadline(total))
-
-    def _is_all_up(self, follower: Follower) -> bool:
-        said = provisioner.find_announcement(self.lab)
-        return (
-            self.lab.provisioner.is_running()
-            and said is not None
-            and said.state is ProvisionerState.READY
-            and self.lab.machine(self._name).is_running()
-            and target.read_status(self.lab, self.definition).state is InstallState.INSTALLED
-            and follower.answers()
-        )
-
-    def _ensure_running(self, follower: Follower, accelerator: Accelerator, *, starting: Starting, early: bool) -> None:
-        """Have both machines run. :param early: start the target's firmware while the services still start."""
-        services = self.lab.accelerator(provisioner.ARCH)
-        deadline = follower.deadline.sooner(provisioner.BOOT * services.patience)
-        ensure_provisioner_runs(self.lab, services, reporter=self.reporter, starting=starting)
-        if early:
-            self.reporter.show("provisioner: boots")
-            provisioner.wait_until(self.lab, ProvisionerState.STARTING, deadline=deadline)
-        else:
-            _wait_for_provisioner(self.lab, self.reporter, deadline)
-        with self.lab.starting(self._name):
-            if not self.lab.machine(self._name).is_running():
-                with starting(self._name):
-                    target.start(self.lab, self.definition, accelerator)
-                self.reporter.say(f"{self._name} started ({accelerator.kind})")
-        if early:
-            _wait_for_provisioner(self.lab, self.reporter, deadline)
-
-    def _follow(self, follower: Follower) -> bool:
-        """Follow the target to what it was started for; tell whether one can log in there."""
-        status = target.read_status(self.lab, self.definition)
-        due = orders.find_due(self.lab, self.definition, status)
-        if due is not None and due.kind is OrderKind.RESCUE:
-            follower.wait_for_rescue()
-            return False
-        if status.state is not InstallState.INSTALLED or due is not None:
-            follower.wait_for_install()
-            self.reporter.say(f"{self._name}: installed")
-        follower.wait_for_login()
-        self.reporter.say(f"{self._name}: SSH answers")
-        if follower.has_cloud_init():
-            follower.wait_for_cloud_init()
-            self.reporter.say(f"{self._name}: cloud-init has finished")
-        return True
-
-    @property
-    def _name(self) -> str:
-        return self.definition.name
-
-
-Starting = Callable[[str], contextlib.AbstractContextManager[None]]
-
-
-def ensure_provisioner_runs(lab: Lab, accelerator: Accelerator, *, reporter: Reporter, starting: Starting) -> None:
-    """Have the provisioner's machine run; one whose services failed is started again."""
-    with lab.starting(PROVISIONER_NAME):
-        if lab.provisioner.is_running():
-            reason = provisioner.has_failed(lab, patience=accelerator.patience)
-            if reason is None:
-                return
-            reporter.say(f"the provisioner had failed ({reason}): starting it again")
-            lab.provisioner.kill()
-        if provisioner.create(lab):
-            reporter.say("created the provisioner")
-        with starting(PROVISIONER_NAME):
-            provisioner.start(lab, accelerator)
-    reporter.say(f"provisioner started ({provisioner.describe_start(lab, accelerator)})")
-
-
-@contextlib.contextmanager
-def stopped_if_interrupted(lab: Lab) -> Iterator[Starting]:
-    """Yield a block for each start of a machine; Ctrl-C within the whole ends the machines started so.
-
-    Other failures leave them: people want to look.
-    """
-    started: list[str] = []
-
-    @contextlib.contextmanager
-    def starting(name: str) -> Iterator[None]:
-        started.append(name)  # before: the signal may come right after the start
-        try:
-            yield
-        except PvmlabError:  # it was not started, or by somebody else
-            started.remove(name)
-            raise
-
-    try:
-        yield starting
-    except KeyboardInterrupt:
-        with uninterrupted():
-            for name in reversed(started):
-                lab.machine(name).kill()
-            stop_unused_network(lab)
-        raise
-    except PvmlabError:
-        stop_unused_network(lab)
-        raise
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore the signals by which people interrupt, for a short clean-up. Only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stop_unused_network(lab: Lab) -> None:
-    """Stop the lab's network if no machine is on it."""
-    if not any(lab.machine(name).is_running() for name in machine_names(lab)):
-        lab.network.stop()
-
-
-def machine_names(lab: Lab) -> list[str]:
-    """Return the names of all machines that may run: the defined ones, the provisioner, and what has a record."""
-    recorded = {path.stem for path in lab.home.run.glob("[!._]*.json")} - {"accelerator"}  # lab.accelerator's memory
-    return sorted({*DefinitionStore(lab).names(), PROVISIONER_NAME, *recorded})
-
-
 def _remove_folders(*folders: Path) -> None:
     for folder in folders:
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def _wait_for_provisioner(lab: Lab, reporter: Reporter, deadline: Deadline) -> None:
-    said = provisioner.find_announcement(lab)
-    if said is not None and said.state is ProvisionerState.READY:
-        return
-    reporter.show("provisioner: its services start")
-    provisioner.wait_until(lab, ProvisionerState.READY, deadline=deadline)
-    reporter.say("provisioner is ready")
 
 
 def _stop_all(lab: Lab, reporter: Reporter, *, timeout: float, force: bool) -> dict[str, StopOutcome]:

@@ -14,13 +14,16 @@ from contracts.lan import Lan
 from contracts.names import PROVISIONER_NAME
 from lab.accelerator import choose_accelerator
 from lab.addresses import derive_ipv6_subnet
+from lab.bridge import BridgeNetwork
 from lab.host_services import HostServices
 from lab.machine import Machine
-from lab.network import Network, SwitchNetwork
+from lab.network import Network, NetworkKind, SwitchNetwork
+from lab.network_settings import NetworkSettings, read_settings
 from lab.processes import hold_lock
 from lab.provisioner_record import ProvisionerMode, find_mode
 from lab.sockets import ensure_private
 from lab.spec import Accelerator
+from lab.vmnet import VmnetNetwork
 from pipeline import commit
 from pipeline.errors import ConflictError
 from pipeline.workspace import Cache, Home, Workspace
@@ -62,7 +65,7 @@ class Lab:
         try:
             return document.loads(Lan, path.read_bytes())
         except FileNotFoundError:
-            identity = self._find_identity()
+            identity = self.find_identity()
             return Lan(ipv6_subnet=derive_ipv6_subnet(identity) if identity else "")
         except DocumentError as error:
             raise ConflictError(
@@ -74,7 +77,20 @@ class Lab:
     @property
     def network(self) -> Network:
         """What its machines are plugged into."""
-        return SwitchNetwork(self.home.run)
+        settings = read_settings(self.home)
+        if settings.kind is NetworkKind.SWITCH:
+            return SwitchNetwork(self.home.run)
+        return self.make_network(settings, self.lan)
+
+    def make_network(self, settings: NetworkSettings, lan: Lan) -> Network:
+        """Return the network that these settings describe, whether it is this lab's or not."""
+        match settings.kind:
+            case NetworkKind.SWITCH:
+                return SwitchNetwork(self.home.run)
+            case NetworkKind.BRIDGE:
+                return BridgeNetwork(self.home, identity=self.find_identity(), settings=settings, lan=lan)
+            case NetworkKind.VMNET:
+                return VmnetNetwork(settings, identity=self.find_identity())
 
     def machine(self, name: str) -> Machine:
         """Return the machine *name*, whether it exists or not."""
@@ -110,7 +126,7 @@ class Lab:
 
         So two labs never share one. It is made at the first call.
         """
-        if not (found := self._find_identity()):
+        if not (found := self.find_identity()):
             commit.publish_text(self._identity_path, f"{secrets.token_hex(16)}\n", mode=0o600)
             found = self._identity_path.read_text().strip()
         return found
@@ -119,7 +135,8 @@ class Lab:
     def _identity_path(self) -> Path:
         return self.home.config / "identity"
 
-    def _find_identity(self) -> str:
+    def find_identity(self) -> str:
+        """Return the lab's own random name; empty if there is none yet."""
         with contextlib.suppress(FileNotFoundError):
             return self._identity_path.read_text().strip()
         return ""
@@ -137,16 +154,16 @@ class Lab:
             busy="another command is creating or deleting machines of this lab",
         )
 
-    def starting(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of whoever prepares the machine *name* and starts it.
+    def starting(self, name: str, *, timeout: float = _START_TIMEOUT) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of whoever prepares the machine *name* and starts it, or works on its disks.
 
         :raises ConflictError: if another command holds it for long.
         """
         ensure_private(self.home.run)
         return hold_lock(
-            self.home.run / f"_start-{name}.lock",
-            timeout=_START_TIMEOUT,
-            busy=f"{name} is being started by another command",
+            self.machine(name).work_lock,
+            timeout=timeout,
+            busy=f"another command is at work on {name}",
         )
 
     def changing_lab(self) -> contextlib.AbstractContextManager[None]:

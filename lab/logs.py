@@ -41,10 +41,13 @@ def trim(log: Path, *, limit: int = LIMIT) -> None:
         stream.write(b"[pvmlab: the log was too large, its beginning is gone]\n" + kept)
 
 
-def tail(log: Path, lines: int) -> list[str]:
-    """Return the last *lines* lines of *log* that say something, without control sequences; none if there is no log."""
+def tail(log: Path, lines: int, *, end: int | None = None) -> list[str]:
+    """Return the last *lines* lines of *log* that say something, without control sequences; none if there is no log.
+
+    :param end: look only at its first *end* bytes.
+    """
     try:
-        text = _last_bytes(log, _TAIL).decode(errors="replace")
+        text = _last_bytes(log, _TAIL, end=end).decode(errors="replace")
     except FileNotFoundError:
         return []
     said = [line.rstrip() for line in strip_control(text).splitlines() if line.strip()]
@@ -56,7 +59,9 @@ def strip_control(text: str) -> str:
     return _CONTROL.sub("", _CURSOR.sub("\n", text))
 
 
-def _last_bytes(path: Path, count: int) -> bytes:
+def _last_bytes(path: Path, count: int, *, end: int | None = None) -> bytes:
     with path.open("rb") as stream:
-        stream.seek(max(stream.seek(0, os.SEEK_END) - count, 0))
-        return stream.read(count)
+        size = stream.seek(0, os.SEEK_END)
+        last = size if end is None else min(end, size)
+        start = stream.seek(max(last - count, 0))
+        return stream.read(last - start)

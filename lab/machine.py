@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.names import validate_machine_name
-from lab import logs, processes, qmp
+from lab import forward_process, guest_agent, logs, processes, qmp, tpm
 from lab.processes import ProcessRecord
 from lab.qemu import qemu_arguments
 from lab.sockets import ensure_private, listens, socket_path
@@ -30,6 +30,7 @@ _LOCK_TIMEOUT = _START_TIMEOUT + 15  # seconds; a start that fails at its very e
 _RUNG_TIMEOUT = 5.0  # seconds for each way to stop but the first
 _QMP_TIMEOUT = 2.0  # seconds; a stopped or stuck QEMU must not hold us up
 _ASK_AGAIN = 5.0  # seconds; a guest that is still booting misses the power button
+HOST_RESTARTED = "the host was restarted"
 
 
 class MachineState(enum.StrEnum):
@@ -37,6 +38,7 @@ class MachineState(enum.StrEnum):
 
     OFF = "off"
     RUNNING = "running"
+    STUCK = "stuck"  # its process is there and does not answer: :mod:`lab.watch` looks that deep
     CRASHED = "crashed"
 
 
@@ -108,6 +110,46 @@ class Machine:
         """Where the serial console listens, see :attr:`lab.spec.MachineSpec.serial_socket`."""
         return self.qmp_socket.with_suffix(".serial")
 
+    @property
+    def guest_agent_socket(self) -> Path:
+        """Where the channel to a guest agent listens, see :mod:`lab.guest_agent`."""
+        return self.qmp_socket.with_suffix(".agent")
+
+    @property
+    def pid_file(self) -> Path:
+        """The file that its QEMU keeps locked as long as it runs (``-pidfile``)."""
+        return self._home.run / f"{self.name}.pid"
+
+    @property
+    def work_lock(self) -> Path:
+        """The lock of whoever prepares the machine, starts it or works on its disks."""
+        return self._home.run / f"_start-{self.name}.lock"  # an underscore is in no machine's name
+
+    def answers(self, *, timeout: float) -> bool:
+        """Say whether its QEMU answers within *timeout* seconds; a machine that is off does not."""
+        try:
+            with qmp.connect(self.qmp_socket, timeout=timeout) as client:
+                client.execute("query-status", timeout=timeout)
+        except (qmp.QmpError, qmp.QmpTimeoutError):
+            return False
+        return True
+
+    def process(self) -> ProcessRecord | None:
+        """Return the record of its process, if that runs."""
+        return self._alive()
+
+    def started(self) -> float:
+        """Return when its process was started, in seconds since the epoch; 0 if it has none."""
+        try:
+            return self._record.stat().st_mtime  # nobody writes it again while the process runs
+        except FileNotFoundError:
+            return 0.0
+
+    def crash_reason(self) -> str:
+        """Return why it crashed, for people; empty if it did not, or nobody knows."""
+        record = processes.find_record(self._record)
+        return record.reason if record is not None and record.crashed else ""
+
     def start(self, spec: MachineSpec) -> None:
         """Start QEMU as *spec* says and return once its monitor answers.
 
@@ -120,7 +162,7 @@ class Machine:
         """
         if (spec.name, spec.serial_log, spec.qmp_socket) != (self.name, self.logs.serial, self.qmp_socket):
             raise ValueError(f"this specification was not made for {self.name}")
-        if not listens(spec.lan_socket):  # QEMU would run all the same, on no network
+        if isinstance(spec.lan_socket, Path) and not listens(spec.lan_socket):  # QEMU would run all the same
             raise PvmlabError(
                 f"{self.name}: the lab's network is not running",
                 details=f"nobody listens on {spec.lan_socket}",
@@ -196,9 +238,7 @@ class Machine:
         return logs.tail(self.logs.serial, lines)
 
     def _run_qemu(self, spec: MachineSpec) -> None:
-        with self.logs.qemu.open("ab") as log:
-            intent = ProcessRecord(token=spec.uuid)
-            record = processes.spawn_recorded(self._record, intent, qemu_arguments(spec), cwd=self._home.run, log=log)
+        record = self._spawn(spec)
         try:
             self._wait_for_monitor(record)
         except BaseException:  # Ctrl-C too: a machine is either up and recorded, or gone
@@ -206,6 +246,19 @@ class Machine:
             self._forget()
             raise
         self._note(f"started as process {record.pid} on {spec.accelerator.kind}")
+
+    def _spawn(self, spec: MachineSpec) -> ProcessRecord:
+        """Start QEMU, and before it what it connects to."""
+        try:
+            if spec.tpm is not None:
+                tpm.start(self._home, self.name, spec.uuid)
+            with self.logs.qemu.open("ab") as log:
+                intent = ProcessRecord(token=spec.uuid, lock_file=str(self.pid_file))
+                argv: list[str | Path] = [*qemu_arguments(spec), "-pidfile", self.pid_file]
+                return processes.spawn_recorded(self._record, intent, argv, cwd=self._home.run, log=log)
+        except BaseException:
+            tpm.end(self._home, self.name)
+            raise
 
     def _wait_for_monitor(self, record: ProcessRecord) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -228,8 +281,12 @@ class Machine:
         )
 
     def _ask_guest(self, record: ProcessRecord, timeout: float) -> bool:
-        """Press the power button until the guest has shut down; return whether it did."""
+        """Tell its agent to shut it down, or press the power button, until it has; return whether it did."""
         deadline = time.monotonic() + timeout
+        if timeout and guest_agent.shut_down(self.guest_agent_socket) and processes.wait_for_end(
+            record, timeout=timeout
+        ):  # fmt: skip
+            return True
         while (left := deadline - time.monotonic()) > 0:
             if not self._tell("system_powerdown") and processes.is_alive(record):
                 return False
@@ -242,6 +299,8 @@ class Machine:
 
     def _signal(self, record: ProcessRecord, number: signal.Signals) -> bool:
         processes.send_signal(record, number)
+        if number is signal.SIGTERM and processes.is_stopped(record):  # so that it can write what is in its caches
+            processes.send_signal(record, signal.SIGCONT)
         return processes.wait_for_end(record, timeout=_RUNG_TIMEOUT)
 
     def _tell(self, command: str) -> bool:
@@ -267,13 +326,16 @@ class Machine:
             return MachineState.RUNNING
         # A QEMU that ends in good order, such as after its guest's power-off, removes its socket; one that dies cannot.
         crashed = record.crashed or (record.pid is not None and self.qmp_socket.exists())
+        reason = record.reason or (HOST_RESTARTED if record.is_of_another_boot else "")
+        if not record.crashed and record.is_of_another_boot:  # whatever became of its sockets: nobody switched it off
+            crashed = True
         self._forget()
         if not crashed:
             self._note("its guest switched it off")
             return MachineState.OFF
         if not record.crashed:
-            self._note(f"crashed: process {record.pid} is gone")
-        processes.write_record(self._record, dataclasses.replace(record, crashed=True))
+            self._note(f"crashed: {reason or f'process {record.pid} is gone'}")
+        processes.write_record(self._record, dataclasses.replace(record, crashed=True, reason=reason))
         return MachineState.CRASHED
 
     def _clean(self, ended: ProcessRecord | None) -> None:
@@ -286,7 +348,9 @@ class Machine:
                 self._forget()
 
     def _forget(self) -> None:
-        for path in (self.qmp_socket, self.serial_socket, self._record):
+        tpm.end(self._home, self.name)
+        forward_process.end(self._home, self.name)
+        for path in (self.qmp_socket, self.serial_socket, self.guest_agent_socket, self.pid_file, self._record):
             path.unlink(missing_ok=True)
 
     def _lock(self, timeout: float) -> contextlib.AbstractContextManager[None]:

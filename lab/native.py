@@ -39,7 +39,11 @@ def read_answers(path: Path) -> OwnAnswers:
         with path.open("rb") as stream:
             data = stream.read(MAX_OWN_BYTES + 1)
     except OSError as error:
-        raise NotFoundError(f"the answer file {path} cannot be read", details=error.strerror or str(error)) from None
+        raise NotFoundError(
+            f"the answer file {path} cannot be read",
+            details=error.strerror or str(error),
+            resolution="name a file that is there; docs/reference/answer-files.md says what it holds",
+        ) from None
     if len(data) > MAX_OWN_BYTES:
         raise UsageError(
             f"the answer file {path.name} is longer than {MAX_OWN_BYTES // 1024} KiB",
@@ -122,8 +126,7 @@ def require_memory(definition: VmDefinition, cache: Cache, release: Release) -> 
             f"{name} has {definition.memory_mib} MiB of memory, and the installer of {release.name} needs {needed} MiB",
             details=f"it keeps {IN_MEMORY[definition.installer]} in memory and works in {MEMORY_BESIDES_MIB} MiB "
             "beside it",
-            resolution=f"create {name} with --memory={-(-needed // 1024)}G (./pvmlab vm.clean {name} first, if it is "
-            "there)",
+            resolution=f"--memory={-(-needed // 1024)}G: of vm.create, or of vm.set if {name} is there already",
         )
 
 

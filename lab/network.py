@@ -1,7 +1,14 @@
-"""The lab's private network: something with a socket that machines plug their LAN card into."""
+"""The lab's private network: what machines plug their LAN cards into, and the switch, which is the usual one.
+
+The others are :mod:`lab.bridge` and :mod:`lab.vmnet`; :mod:`lab.network_settings` says which one a lab has.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import json
+import socket
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -11,23 +18,68 @@ from typing import Protocol
 from lab import logs, processes
 from lab.processes import ProcessRecord
 from lab.sockets import ensure_private, listens, socket_path
+from lab.spec import LanTaps
+from lab.switch import ASK_SUFFIX
 from pipeline.errors import PvmlabError
 from pipeline.workspace import REPOSITORY
 
 _START_TIMEOUT = 15.0  # seconds; usually 0.1
+_ANSWER_TIMEOUT = 2.0  # seconds; a stopped switch must not hold us up
+
+
+class NetworkKind(enum.StrEnum):
+    """What carries the frames of a lab's network."""
+
+    SWITCH = "switch"  # a process of ours, without any privilege
+    BRIDGE = "bridge"  # of the Linux kernel, with a tap for each card
+    VMNET = "vmnet"  # macOS: socket_vmnet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PortView:
+    """One who is on the network.
+
+    :ivar machine: its name; empty if it cannot be told. :ivar name: of the port: a tap; empty for the switch's.
+    :ivar pid: the process at it, or None if that cannot be told. :ivar connected: somebody is at the port.
+    :ivar addresses: MAC addresses seen behind it. :ivar received: bytes that came in by it, since it was plugged in.
+    :ivar sent: bytes that went out. :ivar dropped: bytes lost since it was slow to take them (a tap's are packets).
+    """
+
+    machine: str = ""
+    name: str = ""
+    pid: int | None = None
+    connected: bool = True
+    addresses: tuple[str, ...] = ()
+    received: int = 0
+    sent: int = 0
+    dropped: int = 0
 
 
 class Network(Protocol):
     """A private layer 2 network that outlives the machines on it."""
 
-    def ensure_started(self) -> Path:
-        """Return the socket machines connect to; start the network if it does not run."""
+    @property
+    def kind(self) -> NetworkKind:
+        """What it is made of."""
+
+    def attach(self, machine: str, cards: int) -> Path | LanTaps:
+        """Return what the LAN cards of *machine* are plugged into; start the network if it does not run.
+
+        :param cards: how many cards it has.
+        :raises PvmlabError: if it cannot run here.
+        """
 
     def stop(self) -> None:
         """End the network; do nothing if it does not run."""
 
     def is_running(self) -> bool:
         """Say whether it runs."""
+
+    def ports(self) -> list[PortView]:
+        """Return who is on it, with counters; nobody if it does not run, or cannot tell."""
+
+    def leftovers(self) -> list[str]:
+        """Return what it has on this host though it does not run and no machine uses it, for people."""
 
 
 class SwitchNetwork:
@@ -41,9 +93,18 @@ class SwitchNetwork:
         self._log = run_dir / "_switch.log"
 
     @property
+    def kind(self) -> NetworkKind:
+        """A switch."""
+        return NetworkKind.SWITCH
+
+    @property
     def socket(self) -> Path:
         """Where the switch listens."""
         return socket_path(self._folder, "_switch.lan")
+
+    def attach(self, machine: str, cards: int) -> Path:  # noqa: ARG002 (all plug into the same socket)
+        """Return the socket, once the switch listens on it. :raises PvmlabError: if the switch does not start."""
+        return self.ensure_started()
 
     def ensure_started(self) -> Path:
         """Return the socket, once the switch listens on it. Any number of commands may do this at once.
@@ -76,6 +137,20 @@ class SwitchNetwork:
         record = processes.find_record(self._record)
         return record is not None and processes.is_alive(record)
 
+    def ports(self) -> list[PortView]:
+        """Return who is on the switch, as it tells itself; nobody if it does not answer."""
+        try:
+            told = json.loads(_ask(self.socket.with_suffix(ASK_SUFFIX)))
+        except (OSError, ValueError):
+            return []
+        return [PortView(**port | {"addresses": tuple(port["addresses"])}) for port in told["ports"]]
+
+    def leftovers(self) -> list[str]:
+        """Return the sockets that a killed switch left."""
+        if self.is_running():
+            return []
+        return [str(path) for path in (self.socket, self.socket.with_suffix(ASK_SUFFIX)) if path.exists()]
+
     def _start(self) -> None:
         self._forget()
         logs.rotate(self._log)
@@ -104,6 +179,7 @@ class SwitchNetwork:
 
     def _forget(self) -> None:
         self.socket.unlink(missing_ok=True)
+        self.socket.with_suffix(ASK_SUFFIX).unlink(missing_ok=True)
         self._record.unlink(missing_ok=True)
 
     def _lock(self) -> AbstractContextManager[None]:
@@ -112,3 +188,14 @@ class SwitchNetwork:
             timeout=_START_TIMEOUT + 15,
             busy="the lab's switch is being started or stopped by another command",
         )
+
+
+def _ask(path: Path) -> bytes:
+    """Return what the switch says at *path*. :raises OSError: if nobody is there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(_ANSWER_TIMEOUT)
+        link.connect(str(path))
+        said = b""
+        while data := link.recv(1 << 16):
+            said += data
+    return said

@@ -1,8 +1,9 @@
 """Processes that outlive the command that started them: recorded before they exist, recognised beyond doubt.
 
 A process id says little: the process may be gone and its number given to another. So a record also holds when the
-process started and a *token* that is an argument of its command line (a machine's UUID, a socket's path). Only a
-process with all three is ours, and it is signalled through a descriptor that is taken before they are checked.
+process started, a *token* that is an argument of its command line (a machine's UUID, a socket's path), in which boot
+of the host that was, and for a QEMU the file that it keeps locked. Only a process with all of these is ours, and it is
+signalled through a descriptor that is taken before they are checked.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import select
 import signal
+import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +29,9 @@ from pipeline.run import Popen, run, spawn
 
 _POLL = 0.05  # seconds, where the kernel cannot tell us
 _PROC = Path("/proc")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4)
+# struct flock, whose order differs: type, whence, start, length, process (fcntl(2)); on macOS the process comes third
+_FLOCK = struct.Struct("qqihh" if sys.platform == "darwin" else "hhqqi4x")
 _children: dict[int, Popen[bytes]] = {}  # those this very process started: it must reap them
 
 
@@ -36,13 +42,23 @@ class ProcessRecord:
     :ivar token: one whole argument of its command line, that no other process has.
     :ivar pid: its process id; None while it is about to be started.
     :ivar start_time: when it started, in the kernel's own words.
-    :ivar crashed: it was seen to have ended without being asked.
+    :ivar crashed: it was seen to have ended without being asked. :ivar reason: why, if that is known.
+    :ivar boot_id: the boot of the host it was started in (:func:`host_boot_id`); empty if that is not known.
+    :ivar lock_file: a file that the process itself keeps locked (QEMU's ``-pidfile``), or nothing.
     """
 
     token: str
     pid: int | None = None
     start_time: str | None = None
     crashed: bool = False
+    reason: str = ""
+    boot_id: str = ""
+    lock_file: str = ""
+
+    @property
+    def is_of_another_boot(self) -> bool:
+        """Whether the host was restarted since: then none of its processes is there, whatever their numbers say."""
+        return bool(self.boot_id) and self.boot_id != host_boot_id()
 
 
 def write_record(path: Path, record: ProcessRecord) -> None:
@@ -67,24 +83,27 @@ def find_record(path: Path) -> ProcessRecord | None:
             details=str(error),
             resolution="end the process it was made for, if it still runs, then remove the file",
         ) from None
-    if record.pid is None and (pid := _find_by_token(record.token)) is not None:
+    if record.pid is None and not record.is_of_another_boot and (pid := _find_by_token(record.token)) is not None:
         return dataclasses.replace(record, pid=pid, start_time=_start_time(pid))
     return record
 
 
 def spawn_recorded(
-    path: Path, record: ProcessRecord, argv: Sequence[str | Path], *, cwd: Path, log: IO[bytes]
-) -> ProcessRecord:
+    path: Path, record: ProcessRecord, argv: Sequence[str | Path], *, cwd: Path, log: IO[bytes],
+    pass_fds: Sequence[int] = (), env: Mapping[str, str] | None = None,
+) -> ProcessRecord:  # fmt: skip
     """Start *argv* in a session of its own and return its record, which is kept at *path*.
 
     The intent is written first: were we killed at any point, the process would still be found by its token.
-    Its output goes to *log*. The caller holds a lock, so that no two do this for one *path*.
+    Its output goes to *log*; *env* is added to its environment. The caller holds a lock, so that no two do this for
+    one *path*.
 
     :raises MissingProgramError: if there is no such program; then no record stays.
     """
+    record = dataclasses.replace(record, boot_id=host_boot_id())
     write_record(path, record)
     try:
-        child = spawn(argv, cwd=cwd, stdout=log, stderr=log)
+        child = spawn(argv, cwd=cwd, stdout=log, stderr=log, pass_fds=pass_fds, env=env)
     except BaseException:
         path.unlink()
         raise
@@ -100,15 +119,48 @@ def is_alive(record: ProcessRecord) -> bool:
     A process that ended and was not waited for by its parent (a zombie) does not run. One that is just ending does:
     it has given up its memory, and so its command line, but still holds files and their locks.
     """
-    if record.pid is None or record.start_time is None:
+    if record.pid is None or record.start_time is None or record.is_of_another_boot:
         return False
-    if _start_time(record.pid) == record.start_time:
+    if _start_time(record.pid) == record.start_time and not _is_locked_by_another(record):
         arguments = _arguments(record.pid)
         if record.token in arguments or not any(arguments):
             return True
     if (child := _children.get(record.pid)) is not None and child.poll() is not None:
         del _children[record.pid]  # it was ours to reap
     return False
+
+
+def arguments(record: ProcessRecord) -> list[str]:
+    """Return the command line of the recorded process; empty if it does not run. Without /proc, split at blanks."""
+    return [word for word in _arguments(record.pid) if word] if record.pid is not None and is_alive(record) else []
+
+
+def resident_memory(record: ProcessRecord) -> int:
+    """Return the bytes of memory that the recorded process, which runs, has in use on this host; 0 if nobody knows."""
+    try:
+        # proc(5): the second field of statm counts resident pages
+        return int(_PROC.joinpath(str(record.pid), "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def is_stopped(record: ProcessRecord) -> bool:
+    """Say whether the recorded process, which runs, was stopped by a signal or a debugger (proc(5): T and t)."""
+    if not is_alive(record) or record.pid is None:
+        return False
+    if not _PROC.joinpath("self").exists():
+        return run(["ps", "-o", "state=", "-p", str(record.pid)], timeout=5, check=False).stdout.startswith("T")
+    fields = _stat_fields(record.pid)
+    return fields is not None and fields[0] in "Tt"
+
+
+@functools.cache
+def host_boot_id() -> str:
+    """Return what names this boot of the host; empty if the host does not say."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # macOS
+        return run(["sysctl", "-n", "kern.bootsessionuuid"], timeout=5, check=False).stdout.strip()
 
 
 def send_signal(record: ProcessRecord, number: signal.Signals) -> bool:
@@ -198,13 +250,46 @@ def _start_time(pid: int) -> str | None:
     """Return when the process started, or None if it does not run (any more)."""
     if not _PROC.joinpath("self").exists():
         return run(["ps", "-o", "lstart=", "-p", str(pid)], timeout=5, check=False).stdout.strip() or None
+    # proc(5): state is field 3, num_threads field 20 (others may outlive the first for a moment), starttime field 22
+    fields = _stat_fields(pid)
+    return None if fields is None or (fields[0] in "ZX" and int(fields[17]) <= 1) else fields[19]
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """Return the fields of ``/proc/PID/stat`` from the third one on, or None if there is no such process."""
     try:
         # The second field is the program's name in parentheses and may hold anything, parentheses too.
-        fields = _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # proc(5): state is field 3, num_threads field 20 (others may outlive the first for a moment), starttime field 22
-    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
+
+
+def _is_locked_by_another(record: ProcessRecord) -> bool:
+    """Say whether the record's lock file is there, and locked by another process than the recorded one.
+
+    A file that is gone, or not locked yet, says nothing.
+    """
+    if not record.lock_file:
+        return False
+    try:
+        descriptor = os.open(record.lock_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        holder = _lock_holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return holder not in {None, record.pid}
+
+
+def _lock_holder(descriptor: int) -> int | None:
+    """Return the process that has locked the whole file (fcntl(2), F_GETLK), or None."""
+    whole = 0, 0, os.getpid(), fcntl.F_WRLCK, os.SEEK_SET
+    mac = sys.platform == "darwin"
+    question = _FLOCK.pack(*whole) if mac else _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, os.getpid())
+    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+    kind, pid = (answer[3], answer[2]) if mac else (answer[0], answer[4])
+    return None if kind == fcntl.F_UNLCK else pid
 
 
 def _arguments(pid: int) -> list[str]:

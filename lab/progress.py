@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # 0.1 s that only a terminal pays
     from rich.progress import Progress, TaskID
@@ -25,13 +25,25 @@ class Reporter(Protocol):
         """Tell what goes on now; the next word replaces it."""
 
 
+class Sink(Protocol):
+    """Takes text: a stream, or what stands before one."""
+
+    def write(self, text: str, /) -> int:
+        """Take *text*."""
+
+    def flush(self) -> None:
+        """Pass on what was taken."""
+
+
 class PlainReporter:
     """One line for each thing told, with the seconds since the start; percents only now and then."""
 
-    def __init__(self, stream: IO[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: Sink, *, clock: Callable[[], float] = time.monotonic, start: float | None = None
+    ) -> None:  # fmt: skip
         self._stream = stream
         self._clock = clock
-        self._start = clock()
+        self._start = clock() if start is None else start
         self._shown = ("", -_STEP)
 
     def say(self, text: str) -> None:
@@ -66,7 +78,7 @@ class LiveReporter:
     def show(self, text: str, percent: int | None = None) -> None:
         """Change the moving line."""
         description = text if percent is None else f"{text}, {percent} %"
-        progress, task, shown = self._live or (_open_progress(), None, "")
+        progress, task, shown = self._live or (open_progress(), None, "")
         if task is None or text != shown:  # a new task: rich cannot take a task's total away again
             if task is not None:
                 progress.remove_task(task)
@@ -91,7 +103,8 @@ def open_reporter() -> Iterator[Reporter]:
         yield reporter
 
 
-def _open_progress() -> Progress:
+def open_progress() -> Progress:
+    """Return a started display of moving lines on standard error; whoever asks for it stops it."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 

@@ -27,7 +27,7 @@ from lab.keys import KeyPair, ensure_key_pair
 from lab.lab import Lab
 from lab.machine import StopOutcome
 from lab.provisioner_record import ProvisionerMode, ProvisionerRecord
-from lab.spec import Accelerator, DirectKernel, Disk, LanCard, MachineSpec, Share, WanCard
+from lab.spec import Accelerator, DirectKernel, Disk, LanCard, LanTaps, MachineSpec, Share, WanCard
 from lab.ssh_config import ForwardedAccess, ProvisionerAccess
 from lab.wait import Deadline, wait_for
 from pipeline import commit
@@ -67,8 +67,9 @@ class ProvisionerError(PvmlabError):
 
 
 def provisioner_spec(
-    lab: Lab, *, record: ProvisionerRecord, port: int, accelerator: Accelerator, lan_socket: Path, identity: str
-) -> MachineSpec:
+    lab: Lab, *, record: ProvisionerRecord, port: int, accelerator: Accelerator, lan_socket: Path | LanTaps,
+    identity: str,
+) -> MachineSpec:  # fmt: skip
     """Return what the provisioner's machine is made of. Touches nothing."""
     home, cache, machine = lab.home, lab.cache, lab.provisioner
     return MachineSpec(
@@ -155,7 +156,7 @@ def start(lab: Lab, accelerator: Accelerator) -> None:
     ssh.write_files(lab, find_access(lab))
     spec = provisioner_spec(
         lab, record=record, port=port, accelerator=accelerator,
-        lan_socket=lab.network.ensure_started(), identity=lab.identity(),
+        lan_socket=lab.network.attach(PROVISIONER_NAME, 1), identity=lab.identity(),
     )  # fmt: skip
     lab.provisioner.start(spec)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ from pipeline.errors import PvmlabError, WaitTimeoutError
 
 _LONGEST_MESSAGE = 1 << 20  # bytes; QEMU's answers to what we ask are far below
 _RETRY = 0.05  # seconds between attempts to connect
+_numbers = itertools.count(secrets.randbelow(1 << 40))  # of commands; another process begins elsewhere
 
 
 class QmpError(PvmlabError):
@@ -48,12 +51,16 @@ class QmpClient:
         :raises QmpError: if QEMU refuses or hangs up. :raises QmpTimeoutError: if it does not answer.
         """
         deadline = time.monotonic() + timeout
-        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        number = next(_numbers)
+        request = {"execute": command, "id": number, **({"arguments": arguments} if arguments else {})}
         try:
             self._connection.settimeout(timeout)
             self._connection.sendall(json.dumps(request).encode() + b"\n")
             while True:
                 message = self._receive(deadline)
+                # QEMU 7.2 may give us the answer to a client before us, who was killed while it waited for that
+                if message.get("id", number) != number:
+                    continue
                 if "return" in message:
                     return message["return"]
                 if "error" in message:

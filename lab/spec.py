@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from contracts.arch import Arch
-from contracts.machine import DiskBus
+from contracts.machine import DiskBus, NicModel
 
 
 class AcceleratorKind(enum.StrEnum):
@@ -39,11 +39,13 @@ class Firmware:
     """UEFI firmware: the read-only code and this machine's own writable variables.
 
     :ivar http: boot from the network by HTTP, without trying PXE first.
+    :ivar smm: the firmware protects its variables by System Management Mode: builds for Secure Boot on x86_64.
     """
 
     code: Path
     variables: Path
     http: bool = False
+    smm: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,13 @@ class Disk:
 
 
 @dataclasses.dataclass(frozen=True)
+class LanTaps:
+    """Tap devices of this host, ports of the lab's bridge: one for each LAN card of a machine, in their order."""
+
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class LanCard:
     """A network card on the lab's private network.
 
@@ -79,6 +88,7 @@ class LanCard:
     mac: str
     boot_index: int | None = None
     pci_slot: int | None = None
+    model: NicModel = NicModel.VIRTIO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +109,28 @@ class Share:
     writable: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Tpm:
+    """A TPM 2.0, which ``lab.tpm`` runs. :ivar socket: where swtpm listens. :ivar state: folder of what it keeps."""
+
+    socket: Path
+    state: Path
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MachineSpec:
     """One QEMU machine, complete: the same spec gives the same arguments.
 
     :ivar uuid: SMBIOS UUID, also how its process is recognised. :ivar memory_mib: in MiB.
     :ivar lan: its first card on the private network. :ivar more_lan: its further ones.
-    :ivar lan_socket: the switch's AF_UNIX stream socket that LAN cards connect to.
+    :ivar lan_socket: what its LAN cards are plugged into: the AF_UNIX stream socket of the switch (or of socket_vmnet),
+        or taps of this host.
     :ivar serial_log: file the serial console is appended to. :ivar qmp_socket: AF_UNIX socket, at most 103 bytes.
+    :ivar seed: NoCloud seed disc, which the guest can only read; None without.
+    :ivar guest_agent_socket: AF_UNIX socket of the channel to a QEMU guest agent, at most 103 bytes; None without.
+    :ivar display: it has a graphics card, for screenshots. :ivar paused: it starts when QMP says ``cont``.
+    :ivar reboots: False ends QEMU where the guest would reboot: the machine is off then.
+    :ivar more_arguments: further arguments, after all others.
     :ivar sandbox: let the kernel refuse QEMU what it never needs (seccomp, on Linux only).
     """
 
@@ -119,12 +143,19 @@ class MachineSpec:
     boot: Firmware | Bios | DirectKernel
     disks: tuple[Disk, ...]
     lan: LanCard
-    lan_socket: Path
+    lan_socket: Path | LanTaps
     serial_log: Path
     qmp_socket: Path
     more_lan: tuple[LanCard, ...] = ()
     wan: WanCard | None = None
     shares: tuple[Share, ...] = ()
+    seed: Path | None = None
+    tpm: Tpm | None = None
+    guest_agent_socket: Path | None = None
+    display: bool = False
+    paused: bool = False
+    reboots: bool = True
+    more_arguments: tuple[str, ...] = ()
     sandbox: bool = sys.platform == "linux"
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contracts.names import PROVISIONER_NAME
@@ -17,6 +17,7 @@ from pipeline import commit
 from pipeline.run import Completed, attach, run
 
 CONNECT_LIMIT = 60.0  # seconds for getting in through the provisioner and out again
+FAILED = 255  # the exit status of an ssh that did not get in (ssh(1)); a command's own may be the same
 
 
 def lab_key(lab: Lab) -> KeyPair:
@@ -60,13 +61,16 @@ def ssh_arguments(config: Path, name: str, command: str | None, *, options: Sequ
     return ["ssh", "-F", str(config), *options, "--", name, *([command] if command is not None else [])]
 
 
-def run_on(lab: Lab, name: str, argv: Sequence[str], *, timeout: float, check: bool = True) -> Completed:
+def run_on(
+    lab: Lab, name: str, argv: Sequence[str], *, timeout: float, check: bool = True,
+    watch: Callable[[], None] | None = None,
+) -> Completed:  # fmt: skip
     """Run *argv* on the machine *name*: exactly these words, whatever characters they hold.
 
-    :param timeout: seconds. :param check: raise if the exit status is not 0.
+    :param timeout: seconds. :param check: raise if the exit status is not 0. :param watch: see :func:`run`.
     :raises CommandError: if it fails (with *check*), if ssh does not get in, or out of time.
     """
-    return run(_way_in(lab, name, shlex.join(argv)), timeout=timeout, check=check)
+    return run(way_in(lab, name, shlex.join(argv)), timeout=timeout, check=check, watch=watch)
 
 
 def shell(lab: Lab, name: str, command: str | None) -> int:
@@ -76,10 +80,10 @@ def shell(lab: Lab, name: str, command: str | None) -> int:
 
     :param command: a command line for the far shell.
     """
-    return attach(_way_in(lab, name, command, options=["-T"] if command is not None else []))
+    return attach(way_in(lab, name, command, options=["-T"] if command is not None else []))
 
 
-def _way_in(lab: Lab, name: str, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
+def way_in(lab: Lab, name: str, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
     """Return the words that run *command* on the machine *name*: by ssh, or where the services of host mode are.
 
     :raises ConflictError: if those do not run.

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contracts import document
 from contracts.answers import OWN_SUFFIX
 from contracts.arch import Arch
 from contracts.document import DocumentError
+from contracts.lan import Lan
 from contracts.machine import (
     MAX_FURTHER_NICS,
     AnswerFile,
     DiskBus,
+    ExtraDisk,
     FirmwareKind,
     Installer,
+    Label,
+    MachineSource,
     Nic,
+    NicModel,
     SshHostKey,
     VmDefinition,
 )
 from contracts.names import PROVISIONER_NAME, normalize_mac, validate_machine_name
+from contracts.nocloud import OWN_USER_DATA_SUFFIX
 from lab import addresses
 from lab.lab import Lab
 from lab.native import OwnAnswers
+from lab.network_settings import read_settings
 from pipeline import commit
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
 
@@ -44,11 +51,23 @@ class BrokenDefinitionError(PvmlabError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CardRequest:
+    """What a person asks for of a LAN card: its addresses. None: the store chooses."""
+
+    mac: str | None = None
+    ip: str | None = None
+    ipv6: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MachineRequest:
     """What a person asks for. None: the store chooses.
 
-    :ivar cards: how many LAN cards it has. :ivar mac: of the first one. :ivar ip: of the first one.
+    :ivar cards: how many LAN cards it has. :ivar mac: :ivar ip: :ivar ipv6: addresses of the first one.
+    :ivar more_cards: addresses of further ones, as far as somebody asks for any.
     :ivar answers: what the distribution's own installer is to be told; None for what the lab tells it.
+    :ivar image: with the source ``image``, the path of a person's own cloud image; empty for the distribution's.
+    :ivar user_data: a person's own, besides what the lab tells cloud-init; None for nothing.
     """
 
     name: str
@@ -61,9 +80,20 @@ class MachineRequest:
     firmware: FirmwareKind = FirmwareKind.UEFI
     mac: str | None = None
     ip: str | None = None
+    ipv6: str | None = None
+    more_cards: tuple[CardRequest, ...] = ()
     cards: int = 1
+    nic_model: NicModel = NicModel.VIRTIO
+    more_disks: tuple[ExtraDisk, ...] = ()
+    secure_boot: bool = False
+    tpm: bool = False
+    labels: tuple[Label, ...] = ()
+    qemu_arguments: tuple[str, ...] = ()
     installer: Installer = Installer.PVMLAB
     answers: OwnAnswers | None = None
+    source: MachineSource = MachineSource.NETWORK
+    image: str = ""
+    user_data: str | None = None
 
 
 class DefinitionStore:
@@ -138,23 +168,11 @@ class DefinitionStore:
                 f"there is a machine {request.name!r} already",
                 resolution=f"choose another name, or ./pvmlab vm.clean {request.name} first",
             )
-        if request.firmware is FirmwareKind.BIOS and not request.installer.is_native:
-            raise UsageError(
-                "pvmlab's own installer makes disks that only UEFI boots",
-                resolution="--installer=native, or another --firmware",
-            )
         cards = self._plan_cards(request, self.load_all())
-        try:
-            return VmDefinition(
-                name=request.name, arch=request.arch, distro=request.distro,
-                mac=cards[0].mac, ip=cards[0].ip, ipv6=cards[0].ipv6, nics=cards[1:], firmware=request.firmware,
-                uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
-                disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
-                package_sources=package_sources, installer=request.installer, repository=repository,
-                answer_file=request.answers.kind if request.answers else AnswerFile.LAB,
-            )  # fmt: skip
-        except ValueError as error:
-            raise UsageError(f"a machine cannot be made like this: {error}") from None
+        return define(
+            request, cards, host_key=host_key, authorized_key=authorized_key, package_sources=package_sources,
+            repository=repository,
+        )  # fmt: skip
 
     def _plan_cards(self, request: MachineRequest, others: Sequence[VmDefinition]) -> tuple[Nic, ...]:
         """Return the LAN cards of the machine, with addresses that none of *others* has.
@@ -163,26 +181,48 @@ class DefinitionStore:
         """
         if not 1 <= request.cards <= 1 + MAX_FURTHER_NICS:
             raise UsageError(f"a machine has 1 to {1 + MAX_FURTHER_NICS} cards, not {request.cards}")
-        lan, identity = self._lab.lan, self._lab.identity()
-        owners = {address: other.name for other in others for card in other.cards for address in (card.mac, card.ip)}
+        asked = [CardRequest(mac=request.mac, ip=request.ip, ipv6=request.ipv6), *request.more_cards]
+        if len(asked) > request.cards:
+            raise UsageError(f"addresses for {len(asked)} cards are given, and the machine has {request.cards}")
+        lan, identity = self._lab.lan, self._lab.find_identity()
+        owners = _owners(others, lan, identity)
+        if host_address := read_settings(self._lab.home).host_address:
+            owners[host_address] = "this host"
+        # the addresses that somebody asks for come first: none of them may be chosen for a card before
+        known = [require_addresses(card, lan, owners, request.name) for card in asked]
         cards: list[Nic] = []
         for number in range(1, request.cards + 1):
-            first = number == 1
-            named = addresses.derive_mac(identity, request.name, card="lan" if first else f"lan{number}")
-            mac = _require_mac(request.mac) if first and request.mac else named
-            if mac in owners:
-                raise ConflictError(f"the MAC address {mac} is taken by {owners[mac]}", resolution="choose another one")
-            ip = addresses.require_reservable(lan, request.ip) if first and request.ip else None
-            if ip in owners:
-                raise ConflictError(f"the address {ip} is taken by {owners[ip]}", resolution="choose another one")
-            ip = ip or addresses.choose_address(lan, owners)
-            owners |= {mac: request.name, ip: request.name}
-            cards.append(Nic(mac=mac, ip=ip, ipv6=addresses.ipv6_of(lan, ip)))
+            card = known[number - 1] if number <= len(known) else CardRequest()
+            label = "lan" if number == 1 else f"lan{number}"
+            derived = addresses.derive_mac(identity, request.name, card=label)
+            mac = card.mac or _take(owners, derived, request.name, what="MAC address")
+            ip = card.ip or _take(owners, _choose_ip(lan, owners), request.name)
+            twin = addresses.ipv6_of(lan, ip)
+            ipv6 = card.ipv6 or (_take(owners, twin, request.name) if twin else "")
+            cards.append(Nic(mac=mac, ip=ip, ipv6=ipv6))
         return tuple(cards)
 
     def answers_path(self, name: str) -> Path:
         """Return where a person's own answer file for the machine *name* is, if there is one."""
         return self.path(name).with_name(f"{name}{OWN_SUFFIX}")
+
+    def user_data_path(self, name: str) -> Path:
+        """Return where a person's own user-data for the machine *name* is, if there is any."""
+        return self.path(name).with_name(f"{name}{OWN_USER_DATA_SUFFIX}")
+
+    def write_user_data(self, name: str, text: str | None) -> None:
+        """Publish a person's own user-data, or have there be none. It may hold passwords: its owner's only."""
+        if text is None:
+            self.user_data_path(name).unlink(missing_ok=True)
+        else:
+            commit.publish_text(self.user_data_path(name), text, mode=0o600)
+
+    def find_user_data(self, name: str) -> str | None:
+        """Return a person's own user-data for the machine *name*, or None."""
+        try:
+            return self.user_data_path(name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def write(self, definition: VmDefinition, answers: OwnAnswers | None = None) -> None:
         """Publish *definition*. It holds a private key: only its owner may read it.
@@ -196,9 +236,14 @@ class DefinitionStore:
             self.answers_path(definition.name).unlink(missing_ok=True)
         commit.publish_text(self.path(definition.name), document.dumps(definition), mode=0o600)
 
+    def rewrite(self, definition: VmDefinition) -> None:
+        """Publish a changed *definition* in the place of the one that is there; what goes with it stays."""
+        commit.publish_text(self.path(definition.name), document.dumps(definition), mode=0o600)
+
     def delete(self, name: str) -> None:
         """Remove the definition of the machine *name* and what goes with it; do nothing if there is none."""
         self.answers_path(name).unlink(missing_ok=True)
+        self.user_data_path(name).unlink(missing_ok=True)
         self.path(name).unlink(missing_ok=True)
 
     def _stems(self) -> list[str]:
@@ -209,6 +254,46 @@ class DefinitionStore:
         if not names:
             return "there is none at all: ./pvmlab vm.create NAME makes one"
         return f"known are: {', '.join(names)}; ./pvmlab vm.create NAME makes one"
+
+
+def define(
+    request: MachineRequest,
+    cards: tuple[Nic, ...],
+    *,
+    host_key: SshHostKey,
+    authorized_key: str,
+    package_sources: tuple[str, ...] = (),
+    repository: str = "",
+) -> VmDefinition:
+    """Return the definition that *request* asks for, with these *cards*: a new machine, with a UUID of its own.
+
+    :raises UsageError: if there cannot be such a machine.
+    """
+    if request.user_data is not None and request.installer.is_native:
+        raise UsageError(
+            "user-data of one's own is for machines that pvmlab installs or that come from a cloud image",
+            resolution="a distribution's own installer is told with --answer-file",
+        )
+    from_network = request.source is MachineSource.NETWORK
+    if request.firmware is FirmwareKind.BIOS and from_network and not request.installer.is_native:
+        raise UsageError(
+            "pvmlab's own installer makes disks that only UEFI boots",
+            resolution="--installer=native, or another --firmware",
+        )
+    try:
+        return VmDefinition(
+            name=request.name, arch=request.arch, distro=request.distro,
+            mac=cards[0].mac, ip=cards[0].ip, ipv6=cards[0].ipv6, nics=cards[1:], firmware=request.firmware,
+            uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
+            disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
+            package_sources=package_sources, installer=request.installer, repository=repository,
+            answer_file=request.answers.kind if request.answers else AnswerFile.LAB,
+            source=request.source, image=request.image, nic_model=request.nic_model,
+            more_disks=request.more_disks, secure_boot=request.secure_boot, tpm=request.tpm,
+            labels=request.labels, qemu_arguments=request.qemu_arguments,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(f"a machine cannot be made like this: {error}") from None
 
 
 def require_name(name: str) -> str:
@@ -231,6 +316,52 @@ def _is_name(name: str) -> bool:
     except UsageError:
         return False
     return True
+
+
+def _owners(others: Sequence[VmDefinition], lan: Lan, identity: str) -> dict[str, str]:
+    """Return who has which address."""
+    owners = {
+        address: other.name
+        for other in others
+        for card in other.cards
+        for address in (card.mac, card.ip, card.ipv6)
+        if address
+    }
+    for card_name in ("lan", "wan"):
+        owners[addresses.derive_mac(identity, PROVISIONER_NAME, card=card_name)] = PROVISIONER_NAME
+    return owners | {str(lan.provisioner): PROVISIONER_NAME}
+
+
+def require_addresses(card: CardRequest, lan: Lan, owners: dict[str, str], name: str) -> CardRequest:
+    """Return what somebody asks for in its usual spelling, after noting that it is the machine *name*'s now.
+
+    :raises UsageError: if it is no address that a machine may have. :raises ConflictError: if it is taken.
+    """
+    mac = _require_mac(card.mac) if card.mac else None
+    ip = addresses.require_reservable(lan, card.ip) if card.ip else None
+    ipv6 = addresses.require_reservable_ipv6(lan, card.ipv6) if card.ipv6 else None
+    if mac:
+        _take(owners, mac, name, what="MAC address")
+    for address in filter(None, (ip, ipv6)):
+        _take(owners, address, name)
+    return CardRequest(mac=mac, ip=ip, ipv6=ipv6)
+
+
+def _choose_ip(lan: Lan, owners: Mapping[str, str]) -> str:
+    """Return a free address whose IPv6 twin is free, too. :raises ConflictError: if there is none."""
+    passed: set[str] = set()
+    while (ip := addresses.choose_address(lan, owners.keys() | passed)) and addresses.ipv6_of(lan, ip) in owners:
+        passed.add(ip)
+    return ip
+
+
+def _take(owners: dict[str, str], address: str, name: str, *, what: str = "address") -> str:
+    """Give *address* to the machine *name*. :raises ConflictError: if it is taken."""
+    if address in owners:
+        owner = "another card of the machine" if owners[address] == name else owners[address]
+        raise ConflictError(f"the {what} {address} is taken by {owner}", resolution="choose another one")
+    owners[address] = name
+    return address
 
 
 def _require_mac(text: str) -> str:

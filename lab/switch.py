@@ -1,6 +1,7 @@
 """A layer 2 switch in user space: every QEMU of a lab is a client of its one AF_UNIX socket.
 
-``python -m lab.switch SOCKET`` runs it. QEMU's ``-netdev stream`` sends each Ethernet frame after its length (4 bytes,
+``python -m lab.switch SOCKET`` runs it; whoever connects to ``SOCKET`` with the suffix ``.ask`` is told its ports and
+counters, as one JSON document. QEMU's ``-netdev stream`` sends each Ethernet frame after its length (4 bytes,
 big-endian); we speak the same to every port. Frames to an address we have seen go to its port, all others to every
 port but their own. Nobody waits for a slow port: what does not fit into its buffer is lost, as on a wire.
 
@@ -10,12 +11,15 @@ It must outlive the machines: QEMU before 9.2 does not connect again.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 LONGEST_FRAME = 4096 + 65536  # bytes: QEMU's NET_BUFSIZE, a whole offloaded packet
 SHORTEST_FRAME = 14  # bytes: an Ethernet header
@@ -23,17 +27,33 @@ BUFFER_LIMIT = 4 << 20  # bytes kept for one port
 TABLE_LIMIT = 4096  # addresses remembered; a guest that makes up more is flooded, not remembered
 _READ_SIZE = 256 << 10
 _HEADER = 4  # bytes of the length before each frame
+_ADDRESSES_TOLD = 64  # of one port
+_PEER = struct.Struct("3i")  # struct ucred: process, user, group (unix(7), SO_PEERCRED)
+ASK_SUFFIX = ".ask"  # of the socket that tells the ports and counters
+
+
+_ASKED = object()  # what the selector knows of the socket for questions
 
 
 class Port:
-    """One client: the bytes of a frame not yet whole, and those it has not taken yet."""
+    """One client: the bytes of a frame not yet whole, and those it has not taken yet. Counters are of bytes."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(0)
         self.connection = connection
         self.incoming = b""
         self.outgoing = bytearray()
-        self.dropped = 0  # bytes lost because it was slow
+        self.received = 0  # in whole frames, with their lengths
+        self.sent = 0  # or about to be
+        self.dropped = 0  # lost because it was slow
+
+    def find_pid(self) -> int | None:
+        """Return the process at the other end, or None where the kernel does not tell (macOS)."""
+        option = getattr(socket, "SO_PEERCRED", None)
+        if option is None or self.connection.family != socket.AF_UNIX:
+            return None
+        pid: int = _PEER.unpack(self.connection.getsockopt(socket.SOL_SOCKET, option, _PEER.size))[0]
+        return pid
 
 
 class MalformedFrameError(Exception):
@@ -59,6 +79,26 @@ class Switch:
         listener.settimeout(0)
         self._selector.register(listener, selectors.EVENT_READ)
 
+    def answer(self, listener: socket.socket) -> None:
+        """Tell how things stand whoever connects to *listener*."""
+        listener.settimeout(0)
+        self._selector.register(listener, selectors.EVENT_READ, _ASKED)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the ports with their counters and the addresses seen behind them."""
+        behind: dict[Port, list[str]] = {port: [] for port in self.ports}
+        for address, port in self.table.items():
+            behind[port].append(address.hex(":"))
+        return {
+            "ports": [
+                {
+                    "pid": port.find_pid(), "addresses": sorted(addresses)[:_ADDRESSES_TOLD],
+                    "received": port.received, "sent": port.sent, "dropped": port.dropped,
+                }
+                for port, addresses in behind.items()
+            ],
+        }  # fmt: skip
+
     def add(self, connection: socket.socket) -> Port:
         """Plug in a client."""
         port = Port(connection)
@@ -80,6 +120,11 @@ class Switch:
             if isinstance(listener := key.fileobj, socket.socket) and key.data is None:
                 self._accept(listener)  # first: who connected before a frame was sent hears it
         for key, events in ready:
+            if key.data is None:
+                continue
+            if key.data is _ASKED:
+                self._tell(key.fileobj)
+                continue
             port = key.data
             if events & selectors.EVENT_WRITE and port in self.ports:
                 self._send(port)
@@ -91,12 +136,20 @@ class Switch:
             while True:
                 self.add(listener.accept()[0])
 
+    def _tell(self, listener: Any) -> None:
+        with contextlib.suppress(OSError):  # it went away, or does not take it all: nobody waits for who asks
+            asking, _ = listener.accept()
+            with asking:
+                asking.settimeout(0)
+                asking.sendall(json.dumps(self.describe()).encode() + b"\n")
+
     def _receive(self, port: Port) -> None:
         try:
             data = port.connection.recv(_READ_SIZE)
             if not data:
                 raise ConnectionResetError
             for address, source, frames in self._split(port, data):
+                port.received += len(frames)
                 self._learn(source, port)
                 self._forward(address, frames, port)
         except BlockingIOError:
@@ -148,6 +201,7 @@ class Switch:
         if len(port.outgoing) + len(frames) > BUFFER_LIMIT:
             port.dropped += len(frames)
             return
+        port.sent += len(frames)
         if port.outgoing:
             port.outgoing += frames
         else:
@@ -190,6 +244,7 @@ def main(arguments: list[str]) -> None:
     """Switch frames between the clients of the socket named by the one argument, until ended by a signal."""
     (path,) = arguments
     switch = Switch()
+    switch.answer(listen(Path(path).with_suffix(ASK_SUFFIX)))
     switch.listen(listen(Path(path)))
     while True:
         switch.run_once()

@@ -3,71 +3,127 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts import document
-from contracts.document import DocumentError
-from contracts.machine import FirmwareKind, VmDefinition
+from contracts.machine import FirmwareKind, MachineSource, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus
 from contracts.timeline import EVENTS_SUFFIX
 from distros.family import Family
 from distros.registry import require_release
 from distros.release import Release
-from lab import orders, provisioner, ssh
+from lab import cloud_machine, forwards, orders, provisioner, snapshot_store, ssh, tpm
 from lab.disks import create_empty_disk
-from lab.firmware import find_firmware
+from lab.firmware import own_firmware
+from lab.hardware import require_drivers, require_hardware
+from lab.install_status import read_status, status_path
 from lab.keys import make_key
 from lab.lab import Lab
+from lab.machine import QemuStartError
 from lab.native import find_repository, require_memory, require_sources
-from lab.spec import Accelerator, Bios, Disk, Firmware, LanCard, MachineSpec
+from lab.spec import Accelerator, Bios, Disk, Firmware, LanCard, LanTaps, MachineSpec
 from lab.store import DefinitionStore, MachineRequest, require_name
-from pipeline import commit
+from lab.tpm import tpm_of
 from pipeline.debian.apt_sources import host_mirror
-from pipeline.errors import ConflictError, PrerequisiteError, PvmlabError
+from pipeline.errors import ConflictError, PrerequisiteError, PvmlabError, UsageError
+from pipeline.sidecar import read_sidecar
+
+__all__ = ["read_status", "status_path"]  # of lab.install_status, named here as ever
+
+_NO_KEY = SshHostKey(private="-----BEGIN OPENSSH PRIVATE KEY-----\n", public="ssh-ed25519 AAAA")  # until one is made
+
+
+class BootFrom(enum.StrEnum):
+    """What a machine is told to boot from, for one start."""
+
+    DISK = "disk"
+    PXE = "pxe"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """What is other than usual with one start of a machine.
+
+    :ivar boot: from where; None for what it needs next. :ivar reboots: False has it off where its system would reboot.
+    :ivar resumes: its memory is loaded: it goes on where it was, be that half an install, with its disks as they are.
+    """
+
+    boot: BootFrom | None = None
+    reboots: bool = True
+    resumes: bool = False
+
+
+USUAL_START = StartOptions()
 
 
 def target_spec(
-    lab: Lab, definition: VmDefinition, *, accelerator: Accelerator, boot: Firmware | Bios, lan_socket: Path,
-    network_first: bool = False,
+    lab: Lab, definition: VmDefinition, *, accelerator: Accelerator, boot: Firmware | Bios, lan_socket: Path | LanTaps,
+    network_first: bool = False, disk_only: bool = False, reboots: bool = True,
 ) -> MachineSpec:  # fmt: skip
     """Return what a target's machine is made of. Touches nothing.
 
     The disk comes before the network in the boot order: an empty one falls through to PXE, an installed one boots.
 
     :param network_first: the other way round, for a machine with a system that has to ask the boot handler first.
+    :param disk_only: the network is not booted from at all.
     """
-    cards = len(definition.cards)
-    first_card, disk = (0, cards) if network_first else (1, 0)
-    machine = lab.machine(definition.name)
+    machine, name = lab.machine(definition.name), definition.name
+    further = [Disk(further_disk_path(lab, name, n), disk.bus) for n, disk in enumerate(definition.more_disks, 1)]
+    first_card = 0 if network_first else 1
+    cards = [
+        LanCard(nic.mac, boot_index=None if disk_only else first_card + number, model=definition.nic_model)
+        for number, nic in enumerate(definition.cards)
+    ]
+    first_disk = Disk(disk_path(lab, name), definition.disk_bus, boot_index=len(cards) if network_first else 0)
     return MachineSpec(
-        name=definition.name,
+        name=name,
         uuid=definition.uuid,
         arch=definition.arch,
         cpus=definition.cpus,
         memory_mib=definition.memory_mib,
         accelerator=accelerator,
         boot=boot,
-        disks=(Disk(disk_path(lab, definition.name), definition.disk_bus, boot_index=disk),),
-        lan=LanCard(definition.mac, boot_index=first_card),
-        more_lan=tuple(
-            LanCard(nic.mac, boot_index=first_card + number) for number, nic in enumerate(definition.nics, 1)
-        ),
+        disks=(first_disk, *further),
+        lan=cards[0],
+        more_lan=tuple(cards[1:]),
         lan_socket=lan_socket,
         serial_log=machine.logs.serial,
         qmp_socket=machine.qmp_socket,
+        tpm=tpm_of(lab.home, name) if definition.tpm else None,
+        guest_agent_socket=machine.qmp_socket.with_suffix(".agent"),
+        display=True,
+        reboots=reboots,
+        more_arguments=definition.qemu_arguments,
+        seed=cloud_machine.seed_path(lab, name) if cloud_machine.is_cloud(definition) else None,
     )
 
 
 def disk_path(lab: Lab, name: str) -> Path:
-    """Return where the target's disk is."""
+    """Return where the target's first disk is, the one with its system."""
     return lab.home.disks / f"{name}.qcow2"
 
 
+def further_disk_path(lab: Lab, name: str, number: int) -> Path:
+    """Return where the target's further disk *number* is, from 1 on."""
+    return lab.home.disks / f"{name}.disk{number}.qcow2"
+
+
+def disk_paths(lab: Lab, definition: VmDefinition) -> tuple[Path, ...]:
+    """Return where all disks of the target are, the first one first."""
+    further = range(1, len(definition.more_disks) + 1)
+    return disk_path(lab, definition.name), *(further_disk_path(lab, definition.name, number) for number in further)
+
+
 def variables_path(lab: Lab, name: str) -> Path:
-    """Return where the target's UEFI variables are."""
+    """Return where the target's UEFI variables are, with which it boots its disk."""
     return lab.home.disks / f"{name}.vars.fd"
+
+
+def network_variables_path(lab: Lab, name: str) -> Path:
+    """Return where a machine with Secure Boot has the variables of its network boots, which are made for each."""
+    return lab.home.disks / f"{name}.network-vars.fd"
 
 
 def create(
@@ -83,8 +139,10 @@ def create(
     """
     require_name(request.name)
     release = require_release(request.distro, request.arch)
-    lab.ensure_folders()
     store = DefinitionStore(lab)
+    if lab.find_identity() or request.ipv6 is None:  # what makes no sense shall make nothing, not even the lab
+        store.plan(request, host_key=_NO_KEY, authorized_key=_NO_KEY.public)
+    lab.ensure_folders()
     with lab.changing_definitions():
         definition = store.plan(
             request,
@@ -101,10 +159,27 @@ def create(
         if definition.installer.is_native and managed:
             require_memory(definition, lab.cache, release)
         if managed:
-            create_empty_disk(disk_path(lab, definition.name), definition.disk_gib)
+            require_hardware(definition)
+            require_drivers(definition, lab.cache)
+            _make_disks(lab, definition)
+        store.write_user_data(definition.name, request.user_data)
         store.write(definition, request.answers)
         ssh.write_files(lab, provisioner.find_access(lab))
     return definition
+
+
+def _make_disks(lab: Lab, definition: VmDefinition) -> None:
+    """Make the disks of a machine that is being created; one of an image that is not built yet is made at its start."""
+    disk = disk_path(lab, definition.name)
+    for number, further in enumerate(definition.more_disks, 1):
+        create_empty_disk(further_disk_path(lab, definition.name, number), further.size_gib)
+    if not cloud_machine.is_cloud(definition):
+        create_empty_disk(disk, definition.disk_gib)
+        return
+    cloud_machine.renew_disk(lab, definition.name, disk)  # a machine of that name may have left something
+    packed = lab.cache.image(definition.distro, definition.arch, "disk.img.zst")
+    if definition.image or read_sidecar(packed) is not None:
+        cloud_machine.prepare_disk(lab, definition, disk)
 
 
 def _package_sources(release: Release) -> tuple[str, ...]:
@@ -117,29 +192,87 @@ def _package_sources(release: Release) -> tuple[str, ...]:
         return ()
 
 
-def start(lab: Lab, definition: VmDefinition, accelerator: Accelerator) -> None:
-    """Start a target: it boots its disk, or installs itself if that is not done yet.
+def start(
+    lab: Lab, definition: VmDefinition, accelerator: Accelerator, *, options: StartOptions = USUAL_START
+) -> MachineSpec:
+    """Start a target: it boots its disk, or installs itself if that is not done yet; return what was started.
 
     An install that was broken off begins anew, with an empty disk.
 
     :raises ConflictError: if it runs already, or is not the lab's to run. :raises UsageError: if its memory is too
-        small for its installer.
+        small for its installer, or it cannot boot as *options* say.
+    :raises PrerequisiteError: if this host lacks something that it needs.
     """
+    spec = prepare(lab, definition, accelerator, options=options)
+    machine = lab.machine(definition.name)
+    try:
+        machine.start(spec)
+    except QemuStartError as error:  # of a TPM, QEMU only says that it failed
+        raise QemuStartError(machine.name, [*error.tail, *_words_of_tpm(lab, spec)], machine.logs.qemu) from None
+    forwards.ensure(lab, definition)
+    return spec
+
+
+def _words_of_tpm(lab: Lab, spec: MachineSpec) -> list[str]:
+    return [f"{tpm.PROGRAM}: {line}" for line in tpm.last_words(lab.home, spec.name)] if spec.tpm is not None else []
+
+
+def prepare(
+    lab: Lab, definition: VmDefinition, accelerator: Accelerator, *, options: StartOptions = USUAL_START
+) -> MachineSpec:
+    """Have there be all that the target's machine is made of, and return what is to be started; see :func:`start`."""
     name = definition.name
     require_managed(definition)
     if lab.machine(name).is_running():
         raise ConflictError(f"{name} is already running", resolution=f"{ssh.login_hint(name)} goes in")
-    if read_status(lab, definition).state is not InstallState.INSTALLED:
-        require_memory(definition, lab.cache, require_release(definition.distro, definition.arch))
-    lab.ensure_folders()
-    boot = _prepare_firmware(lab, definition)
-    _prepare_disk(lab, definition)
-    socket = lab.network.ensure_started()
+    snapshot_store.finish(lab.home, name)  # a restore whose command was killed
     status = read_status(lab, definition)
-    first = orders.boots_network_first(orders.find_due(lab, definition, status), status)
-    lab.machine(name).start(
-        target_spec(lab, definition, accelerator=accelerator, boot=boot, lan_socket=socket, network_first=first)
-    )
+    by_network = _boots_network(lab, definition, status, options)
+    if definition.tpm:
+        tpm.require_swtpm()
+    if definition.source is MachineSource.NETWORK and status.state is not InstallState.INSTALLED:
+        require_memory(definition, lab.cache, require_release(definition.distro, definition.arch))
+    require_drivers(definition, lab.cache)
+    lab.ensure_folders()
+    if not options.resumes:
+        _prepare_disk(lab, definition)
+    unsigned = definition.secure_boot and by_network
+    return target_spec(
+        lab, definition,
+        accelerator=accelerator,
+        boot=_prepare_firmware(lab, definition, unsigned=unsigned),
+        lan_socket=lab.network.attach(name, len(definition.cards)),
+        network_first=by_network and (options.boot is BootFrom.PXE or status.installs > 0),
+        disk_only=options.boot is BootFrom.DISK,
+        reboots=options.reboots and not unsigned,
+    )  # fmt: skip
+
+
+def require_bootable(lab: Lab, definition: VmDefinition, options: StartOptions) -> None:
+    """Check that the target can boot as *options* say, before anything is built and started for it.
+
+    :raises UsageError: if not.
+    """
+    _boots_network(lab, definition, read_status(lab, definition), options)
+
+
+def _boots_network(lab: Lab, definition: VmDefinition, status: MachineStatus, options: StartOptions) -> bool:
+    """Tell whether the machine is to boot from the network now.
+
+    :raises UsageError: if it is told to boot a disk that was never installed.
+    """
+    if options.boot is BootFrom.PXE:
+        return True
+    from_network = definition.source is MachineSource.NETWORK
+    if options.boot is BootFrom.DISK:
+        if from_network and status.installs == 0:
+            raise UsageError(
+                f"{definition.name} was never installed: there is nothing on its disk to boot",
+                resolution=f"./pvmlab vm.start {definition.name} --wait installs it",
+            )
+        return False
+    due = orders.find_due(lab, definition, status)
+    return from_network and (status.installs == 0 or orders.boots_network_first(due, status))
 
 
 def require_managed(definition: VmDefinition) -> None:
@@ -155,45 +288,18 @@ def require_managed(definition: VmDefinition) -> None:
         )
 
 
-def _prepare_firmware(lab: Lab, definition: VmDefinition) -> Firmware | Bios:
+def _prepare_firmware(lab: Lab, definition: VmDefinition, *, unsigned: bool) -> Firmware | Bios:
     """Return what boots the machine; a UEFI one gets variables of its own, which it keeps.
 
+    :param unsigned: it boots a program that no key of Secure Boot's has signed.
     :raises PrerequisiteError: if this host has no such firmware.
     """
     if definition.firmware is FirmwareKind.BIOS:
         return Bios()
-    code, template = find_firmware(definition.arch)
-    variables = variables_path(lab, definition.name)
-    if not variables.exists():
-        with commit.publish(variables, mode=0o600) as temporary:
-            shutil.copyfile(template, temporary)
-    return Firmware(code, variables, http=definition.firmware is FirmwareKind.UEFI_HTTP)
-
-
-def read_status(lab: Lab, definition: VmDefinition) -> MachineStatus:
-    """Return how far the target's install is: a fresh status if nothing is known, or only of an older machine.
-
-    :raises ConflictError: if the file is broken.
-    """
-    path = status_path(lab, definition.name)
-    try:
-        status = document.loads(MachineStatus, path.read_bytes())
-    except FileNotFoundError:
-        return MachineStatus(name=definition.name, uuid=definition.uuid)
-    except DocumentError as error:
-        raise ConflictError(
-            f"the install status of {definition.name} is broken",
-            details="\n".join([str(path), *error.faults]),
-            resolution="remove that file: then the machine counts as not installed, and is installed at its next start",
-        ) from None
-    if status.uuid != definition.uuid:
-        return MachineStatus(name=definition.name, uuid=definition.uuid)
-    return status
-
-
-def status_path(lab: Lab, name: str) -> Path:
-    """Return where the boot handler keeps the target's install state."""
-    return lab.home.status / f"{name}.json"
+    http, name = definition.firmware is FirmwareKind.UEFI_HTTP, definition.name
+    if unsigned:
+        return own_firmware(definition.arch, network_variables_path(lab, name), http=http, fresh=True)
+    return own_firmware(definition.arch, variables_path(lab, name), http=http, secure=definition.secure_boot)
 
 
 def clean(lab: Lab, name: str) -> None:
@@ -208,16 +314,35 @@ def clean(lab: Lab, name: str) -> None:
     machine.kill()
     with lab.changing_definitions():
         logs = machine.logs
-        for path in (disk_path(lab, name), variables_path(lab, name), status_path(lab, name),
-                     lab.home.status / f"{name}{EVENTS_SUFFIX}", orders.order_path(lab, name), logs.ours, logs.serial,
-                     logs.qemu):  # fmt: skip
+        for path in (*_disks_of(lab, name), variables_path(lab, name), network_variables_path(lab, name),
+                     status_path(lab, name), *cloud_machine.own_files(lab, name),
+                     lab.home.status / f"{name}{EVENTS_SUFFIX}", orders.order_path(lab, name),
+                     logs.ours, logs.serial, logs.qemu):  # fmt: skip
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}.1").unlink(missing_ok=True)  # the log of the run before
+        shutil.rmtree(tpm_of(lab.home, name).state, ignore_errors=True)
+        snapshot_store.remove_all(lab.home, name)
         store.delete(name)
+        cloud_machine.remove_unused_bases(lab)
         ssh.write_files(lab, provisioner.find_access(lab))
 
 
+def _disks_of(lab: Lab, name: str) -> list[Path]:
+    """Return the disks that are there of the machine *name*, whose definition may be broken."""
+    return [disk_path(lab, name), *lab.home.disks.glob(f"{name}.disk*.qcow2")]
+
+
 def _prepare_disk(lab: Lab, definition: VmDefinition) -> None:
+    for number, further in enumerate(definition.more_disks, 1):
+        if not (path := further_disk_path(lab, definition.name, number)).exists():
+            create_empty_disk(path, further.size_gib)
+    if cloud_machine.is_cloud(definition):
+        if orders.find_due(lab, definition, read_status(lab, definition)) is not None:  # the one kind there is for it
+            cloud_machine.renew_disk(lab, definition.name, disk_path(lab, definition.name))
+            variables_path(lab, definition.name).unlink(missing_ok=True)
+            orders.withdraw(lab, definition.name)  # after: killed in between, it is carried out once more
+        cloud_machine.prepare_disk(lab, definition, disk_path(lab, definition.name))
+        return
     status, disk = read_status(lab, definition), disk_path(lab, definition.name)
     if status.installs == 0 and status.state not in {InstallState.NEW, InstallState.RESCUE}:
         # Half an install: whatever of a bootloader is there must not boot. Nobody's work can be on that disk.

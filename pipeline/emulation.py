@@ -1,16 +1,60 @@
-"""What QEMU's emulation (TCG) needs to be told to be right and quick: the same for all guests, whoever starts them."""
+"""How QEMU may run guests' instructions on this host, and what its emulation (TCG) needs to be right and quick.
+
+The same for all guests, whoever starts them. Whether an accelerator that may work does work is seen by those who try.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 from contracts.arch import Arch
-from pipeline.errors import PvmlabError
+from pipeline.errors import PvmlabError, UsageError
 from pipeline.run import run
 
 # the default translation cache costs up to 1 GiB of memory and is no faster
 TCG_OPTION = "tcg,thread=multi,tb-size=256"
+
+OVERRIDE = "PVMLAB_ACCEL"
+KVM, HVF, TCG = "kvm", "hvf", "tcg"
+KVM_DEVICE = Path("/dev/kvm")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def wished_accelerator() -> str | None:
+    """Return the accelerator that ``PVMLAB_ACCEL`` names, which decides unseen; None if it names none.
+
+    :raises UsageError: if it is no accelerator.
+    """
+    wish = os.environ.get(OVERRIDE)
+    if wish and wish not in {KVM, HVF, TCG}:
+        raise UsageError(
+            f"{OVERRIDE}={wish} is not an accelerator", resolution=f"use one of {KVM}, {HVF}, {TCG}, or unset it"
+        )
+    return wish or None
+
+
+def find_hardware(arch: Arch) -> tuple[str | None, str]:
+    """Return the hardware accelerator that may work here for *arch* guests; None with the reason if none can."""
+    if arch is not Arch.of_host():
+        return None, f"this host is {Arch.of_host()}, the machine is {arch}"
+    if sys.platform == "darwin":
+        return HVF, ""
+    if not KVM_DEVICE.exists():
+        return None, f"this host has no {KVM_DEVICE}"
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return None, f"you may not use {KVM_DEVICE}: join its group with 'adduser $USER kvm'"
+    return KVM, ""
+
+
+def boot_id() -> str:
+    """Return what is another one after each boot of this host; empty where the system tells none."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # not Linux
+        return ""
 
 
 def tcg_cpu(arch: Arch, version: tuple[int, ...]) -> str:

@@ -14,7 +14,8 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import IO, NoReturn
@@ -28,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 TAIL_LINES = 25
+_WATCH_EVERY = 0.5  # seconds
 _TERMINATE_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SOURCE_DATE_EPOCH")
@@ -94,6 +96,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
     check: bool = True,
     cleanup: bool = False,
     pass_fds: Sequence[int] = (),
+    watch: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
@@ -101,12 +104,11 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
     :param env: variables added to the minimal environment. :param network: see :func:`minimal_environment`.
     :param log: append standard error (and standard output, unless *stdout* takes it) to this file instead of
         returning it.
-    :param stdout: an open file that takes standard output as it comes.
-    :param check: raise if the exit status is not 0.
+    :param stdout: an open file that takes standard output as it comes. :param check: raise if the status is not 0.
     :param cleanup: run it even while all else is being ended, see :func:`end_all`.
     :param pass_fds: descriptors the program inherits: a lock among them is held until it ends, too.
-    :raises CommandError: if it fails (with *check*) or runs out of time.
-    :raises MissingProgramError: if there is no such program.
+    :param watch: called every half second while the program runs; what it raises ends the program, and is raised.
+    :raises CommandError: if it fails (with *check*) or runs out of time. :raises MissingProgramError: if there is none.
     """
     words = [os.fspath(word) for word in argv]
     with contextlib.ExitStack() as stack:
@@ -127,7 +129,7 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
                 stack.callback(_running.discard, process)
             if _ending.is_set() and not cleanup:  # asked after it is in _running: one of both sides sees the other
                 _end_group(process)
-            out, err = process.communicate(input.encode() if input is not None else None, timeout=timeout)
+            out, err = _communicate(process, input.encode() if input is not None else None, timeout, watch)
         except subprocess.TimeoutExpired:
             tail = _tail(*_end_group(process), log) if process is not None else []
             how = f"did not end within {timeout:g} s"
@@ -141,6 +143,24 @@ def run(  # noqa: PLR0913 (the one door has many hinges; all but the first are k
         how = _describe_end(done.returncode, log)
         raise CommandError(words, returncode=done.returncode, tail=_tail(out, err, log), log=log, how=how)
     return done
+
+
+def _communicate(
+    process: Popen[bytes], data: bytes | None, timeout: float, watch: Callable[[], None] | None
+) -> tuple[bytes | None, bytes | None]:
+    """Wait for the end of *process*, asking *watch* meanwhile. :raises TimeoutExpired: if *timeout* is over."""
+    if watch is None:
+        return process.communicate(data, timeout=timeout)
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        try:
+            return process.communicate(data, timeout=max(0.0, min(left, _WATCH_EVERY)))
+        except subprocess.TimeoutExpired:  # nothing of the output is lost, it goes on where it was
+            data = None
+            if left <= _WATCH_EVERY:
+                raise
+        watch()
 
 
 def spawn(

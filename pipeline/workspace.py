@@ -119,6 +119,11 @@ class Home:
         return self.root / "disks"
 
     @property
+    def bases(self) -> Path:
+        """Cloud images, unpacked: what disks are overlays of. Nobody writes into them."""
+        return self.root / "bases"
+
+    @property
     def logs(self) -> Path:
         """Ours, serial and QEMU's logs, three per machine."""
         return self.root / "logs"

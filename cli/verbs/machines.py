@@ -6,45 +6,89 @@ from collections.abc import Sequence
 
 from invoke import Collection, Context, Exit, task
 
+from cli.verbs import machine_life
 from cli.verbs.words import OUTPUT, TIMEOUT
 
 
-@task(name="create", positional=["name"], auto_shortflags=False, help={
+@task(name="create", positional=["name"], optional=["disk"], auto_shortflags=False,
+      iterable=["more_disk", "ip", "ipv6", "mac", "label", "qemu_arg"], help={
     "name": "1 to 63 of a-z, 0-9 and inner hyphens",
     "distro": "what to install on it",
     "arch": "x86_64 or aarch64",
     "cpus": "number of processors",
     "memory": "such as 1G or 1536M",
-    "disk-size": "such as 8G",
-    "disk-bus": "nvme or virtio",
+    "disk-size": "of the disk with its system, such as 8G",
+    "disk-bus": "nvme, sata or virtio",
+    "more-disk": "one more, empty disk: SIZE or SIZE:BUS, such as 4G:virtio (repeatable)",
+    "nics": "number of LAN cards (default: as many as addresses are given, at least 1)",
+    "nic-model": "virtio or e1000e",
     "firmware": "uefi (PXE), uefi-http (UEFI HTTP boot), or bios (with the distribution's own installer)",
-    "ip": "address in the lower half of the lab's network (default: the first free one)",
-    "mac": "MAC address (default: made from the lab and the name)",
+    "secure-boot": "its disk boots with Secure Boot on; its install boots without",
+    "tpm": "with a TPM 2.0",
+    "ip": "address in the lower half of the lab's network (default: the first free one; repeatable, once a card)",
+    "ipv6": "IPv6 address (default: the one with the number of its IPv4 address; repeatable, once a card)",
+    "mac": "MAC address (default: made from the lab and the name; repeatable, once a card)",
+    "label": "KEY=VALUE: a word about it for people and programs (repeatable)",
+    "qemu-arg": "one further argument of QEMU, after all others: the last resort (repeatable)",
     "installer": "pvmlab, or native: the distribution's own (default: pvmlab; native with --answer-file)",
+    "disk": "no install: the system comes from the distribution's cloud image, or from this one (qcow2 or raw)",
+    "user-data": "a file for cloud-init, besides what the lab tells it: cloud-config, a script, ...",
     "answer-file": "what the distribution's own installer is told, instead of the lab's answers; *.j2 is a template",
 })  # fmt: skip
 def vm_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
-    _c: Context, name: str, distro: str = "debian-12", arch: str = "x86_64", cpus: int = 2, memory: str = "1G",
-    disk_size: str = "8G", disk_bus: str = "nvme", firmware: str = "uefi", ip: str = "", mac: str = "",
-    installer: str = "", answer_file: str = "",
+    _c: Context, name: str, more_disk: Sequence[str], ip: Sequence[str], ipv6: Sequence[str], mac: Sequence[str],
+    label: Sequence[str], qemu_arg: Sequence[str], distro: str = "debian-12", arch: str = "x86_64", cpus: int = 2,
+    memory: str = "1G", disk_size: str = "8G", disk_bus: str = "nvme", nics: int = 0, nic_model: str = "virtio",
+    firmware: str = "uefi", *, secure_boot: bool = False, tpm: bool = False, installer: str = "",
+    answer_file: str = "", disk: str = "", user_data: str = "",
 ) -> None:  # fmt: skip
-    """Define a target machine and make its empty disk. `vm.start` installs it."""
+    """Define a target machine and make its disk. `vm.start` installs it; with --disk, it starts from a cloud image."""
+    from cli.machine_options import HardwareWords
     from cli.machine_verbs import create
 
-    create(name, distro=distro, arch=arch, cpus=cpus, memory=memory, disk_size=disk_size, disk_bus=disk_bus,
-           firmware=firmware, ip=ip, mac=mac, installer=installer, answer_file=answer_file)  # fmt: skip
+    hardware = HardwareWords(
+        cpus=cpus, memory=memory, disk_size=disk_size, disk_bus=disk_bus, more_disk=more_disk, nics=nics,
+        nic_model=nic_model, firmware=firmware, secure_boot=secure_boot, tpm=tpm, ip=ip, ipv6=ipv6, mac=mac,
+        label=label, qemu_arg=qemu_arg,
+    )  # fmt: skip
+    create(name, distro=distro, arch=arch, hardware=hardware, installer=installer, answer_file=answer_file,
+           disk=disk, user_data=user_data)  # fmt: skip
+
+
+@task(name="set", positional=["name"], iterable=["label"], auto_shortflags=False, help={
+    "name": "the machine",
+    "cpus": "number of processors",
+    "memory": "such as 1G or 1536M",
+    "label": "KEY=VALUE sets a label, KEY- removes it (repeatable)",
+})  # fmt: skip
+def vm_set(_c: Context, name: str, label: Sequence[str], cpus: str = "", memory: str = "") -> None:
+    """Change a machine's processors, memory or labels. A machine that runs has the new hardware at its next start."""
+    from cli.machine_changes import change
+
+    change(name, cpus=cpus, memory=memory, labels=label)
 
 
 @task(name="start", positional=["name"], auto_shortflags=False, help={
     "name": "the machine",
     "wait": "return when it is installed, SSH answers and cloud-init has finished",
+    "boot": "disk or pxe: what it boots from, this time (default: what it needs next)",
+    "no-reboot": "it is off where its system would reboot, such as at the end of its install",
+    "interactive": "then sit at its console (Ctrl-] leaves): not with --wait",
     "timeout": TIMEOUT,
 })  # fmt: skip
-def vm_start(_c: Context, name: str, *, wait: bool = False, timeout: int = 0) -> None:
+def vm_start(
+    _c: Context, name: str, boot: str = "", *, wait: bool = False, no_reboot: bool = False, interactive: bool = False,
+    timeout: int = 0,
+) -> None:  # fmt: skip
     """Start a machine, and the provisioner if that is off. Not installed yet, it installs itself over the network."""
+    if interactive:
+        from cli.machine_life_verbs import start_interactively
+
+        start_interactively(name, boot=boot, reboots=not no_reboot, wait=wait)
+        return
     from cli.machine_verbs import start
 
-    start(name, wait=wait, timeout=timeout or None)
+    start(name, wait=wait, boot=boot, reboots=not no_reboot, timeout=timeout or None)
 
 
 @task(name="stop", positional=["name"], auto_shortflags=False, help={
@@ -143,5 +187,6 @@ def vm_adopt(
 
 
 collection = Collection(
-    vm_create, vm_start, vm_stop, vm_list, vm_shell, vm_logs, vm_clean, vm_events, vm_reinstall, vm_adopt
-)
+    vm_create, vm_set, vm_start, vm_stop, vm_list, vm_shell, vm_logs, vm_clean, vm_events, vm_reinstall, vm_adopt,
+    *machine_life.verbs,
+)  # fmt: skip

@@ -7,21 +7,21 @@ hang (nested and half-emulated virtualisation does). What was seen is remembered
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from pathlib import Path
 
 from contracts.arch import Arch
-from pipeline.emulation import TCG_OPTION, qemu_version, tcg_cpu
-from pipeline.errors import UsageError
+from pipeline.emulation import (
+    TCG,
+    TCG_OPTION,
+    boot_id,
+    find_hardware,
+    qemu_version,
+    tcg_cpu,
+    wished_accelerator,
+)
 from pipeline.run import require_program
 from pipeline.state import State
 
-OVERRIDE = "PVMLAB_ACCEL"
-TCG = "tcg"
-_HARDWARE = ("kvm", "hvf")
-_KVM_DEVICE = Path("/dev/kvm")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FIRST_WORD_OF_HARDWARE, _FIRST_WORD_EMULATED = 15.0, 120.0  # seconds
 _STATE_KIND = "appliance-accelerator"
 
@@ -65,11 +65,9 @@ class Choice:
         :raises UsageError: if it is none of these.
         """
         emulated = Accelerator(TCG, tcg_cpu(self._arch, qemu_version(self.program)), _FIRST_WORD_EMULATED)
-        if wish := os.environ.get(OVERRIDE):
-            if wish not in (*_HARDWARE, TCG):
-                raise UsageError(f"{OVERRIDE}={wish} is not an accelerator", resolution="use kvm, hvf or tcg")
+        if wish := wished_accelerator():
             return [emulated if wish == TCG else self._hardware(wish)]
-        name = self._usable_hardware()
+        name, _ = find_hardware(self._arch)
         if name is None or self._state.get(_STATE_KIND, name, self._stamp()):
             return [emulated]
         return [self._hardware(name), emulated]
@@ -82,13 +80,5 @@ class Choice:
     def _hardware(self, name: str) -> Accelerator:
         return Accelerator(name, "host", _FIRST_WORD_OF_HARDWARE)
 
-    def _usable_hardware(self) -> str | None:
-        if self._arch is not Arch.of_host():
-            return None
-        if sys.platform == "darwin":
-            return "hvf"
-        return "kvm" if os.access(_KVM_DEVICE, os.R_OK | os.W_OK) else None
-
     def _stamp(self) -> str:
-        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
-        return f"{self.program}:{self.program.stat().st_mtime_ns}:{boot}"
+        return f"{self.program}:{self.program.stat().st_mtime_ns}:{boot_id()}"

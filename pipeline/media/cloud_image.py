@@ -171,6 +171,31 @@ def write_disk(image: DiskImage, output: Path, *, listener: ProgressListener = i
     return WrittenDisk(done, parse_partitions(bytes(head), disk_size=image.size))
 
 
+def unpack_disk(packed: Path, output: Path, *, listener: ProgressListener = ignore_progress) -> int:
+    """Write the disk that :func:`write_disk` packed to *output*, with holes where it is zero; return its bytes.
+
+    :raises RefusedImageError: if it is damaged or cut off: nothing of *output* is to be used then.
+    """
+    done = reported = 0
+    with packed.open("rb") as source, output.open("wb") as disk:
+        size = zstandard.frame_content_size(source.read(18))  # the longest header (RFC 8878 3.1.1.1)
+        source.seek(0)
+        try:
+            for piece in zstandard.ZstdDecompressor().read_to_iter(source, write_size=_CHUNK):
+                if piece != _ZEROS[: len(piece)]:
+                    os.pwrite(disk.fileno(), piece, done)
+                done += len(piece)
+                if done - reported >= _REPORT_EVERY:
+                    reported = done
+                    listener(Progress(step="unpacking the disk", done=done, total=max(size, done)))
+        except zstandard.ZstdError as error:
+            raise RefusedImageError(packed, f"it is damaged: {error}", resolution="build it again") from None
+        if done != size:
+            raise RefusedImageError(packed, f"it ends after {done} of {size} bytes", resolution="build it again")
+        os.ftruncate(disk.fileno(), done)
+    return done
+
+
 def _write_zeros(packed: zstandard.ZstdCompressionWriter, count: int) -> None:
     zeros = memoryview(_ZEROS)
     while count > 0:

@@ -9,7 +9,7 @@ import dataclasses
 
 from contracts import document as json_document
 from contracts.install import InstallerConfig
-from contracts.machine import VmDefinition
+from contracts.machine import FIRST_DISK_SERIAL, VmDefinition
 from contracts.templates import What
 from contracts.tokens import PLACEHOLDER, report_path, seed_path
 from pxeboot_stack.boot_handler import answers, scripts, seed, user_templates
@@ -118,6 +118,7 @@ def _installer_config(machine: VmDefinition, settings: Settings, *, token: str) 
         report_url=base + report_path(token),
         kernel_args=(f"console={machine.arch.serial_device},115200", "quiet"),
         reboot_on_success=machine.reboot_on_success,
+        disk_serial=FIRST_DISK_SERIAL if machine.first_disk_is_uncertain else "",
     )
     return json_document.dumps(config)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from contracts import document
 from contracts.answers import MAIN
-from contracts.machine import VmDefinition
+from contracts.machine import MachineSource, VmDefinition
 from contracts.names import normalize_mac
 from contracts.orders import Order
 from contracts.report import InstallState, MachineStatus, Outcome, Report
@@ -76,6 +76,9 @@ class BootHandler:
             _LOG.warning("%s %s", machine.name, text, extra={"machine": machine.name, "client": client})
             self.timelines.add(machine, EventKind.FOREIGN, text, now=now)
             return Document(menu.render_foreign(machine, mac, client, self._settings))
+        if machine.source is MachineSource.IMAGE:  # there is nothing to install, and nothing to remember
+            self.timelines.add(machine, EventKind.DISK_SCRIPT, "boot script: boot the disk", now=now)
+            return Document(scripts.render_boot_disk(machine))
         known, order = self.statuses.read(machine), read_order(self._settings.vms, machine)
         match status.decide(known, order):
             case Boot.DISK:

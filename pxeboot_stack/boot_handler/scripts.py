@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from contracts.answers import MAIN
 from contracts.install import ARG_CONFIG_URL, ARG_MAC, ARG_MODE
-from contracts.machine import Installer, VmDefinition
+from contracts.machine import Installer, MachineSource, VmDefinition
 from contracts.tokens import answers_path, config_path
 from pxeboot_stack.boot_handler.artifacts import INITRD, KERNEL, MODULES, image_url, initrd_url, native_url
 from pxeboot_stack.boot_handler.settings import Settings
@@ -177,8 +177,9 @@ def render_boot_disk(machine: VmDefinition) -> str:
 
     The exit status must not be 0: UEFI takes a boot entry that ends well as a reason to show its menu.
     """
+    how = "is installed" if machine.source is MachineSource.NETWORK else "has its system from a cloud image"
     return f"""#!ipxe
-echo pvmlab: {_word(machine.name)} is installed; it boots from its disk
+echo pvmlab: {_word(machine.name)} {how}; it boots from its disk
 exit 1
 """
 

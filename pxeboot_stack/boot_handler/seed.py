@@ -19,10 +19,19 @@ def render(machine: VmDefinition, kind: str, settings: Settings, *, token: str) 
     ours = nocloud.DOCUMENTS.get(kind)
     if ours is None:
         raise Refusal(404, f"{kind!r} is no NoCloud document; there are {', '.join(nocloud.DOCUMENTS)}")
-    text = user_templates.render(
-        machine, What(kind), settings, token=token, standard=lambda: ours(machine, settings.lan)
-    )
-    return ours(machine, settings.lan) if text is None else text
+
+    def standard() -> str:
+        text, own = ours(machine, settings.lan), _own(machine, settings) if kind == What.USER_DATA else None
+        return text if own is None else nocloud.combine_user_data(text, own)
+
+    text = user_templates.render(machine, What(kind), settings, token=token, standard=standard)
+    return standard() if text is None else text
+
+
+def _own(machine: VmDefinition, settings: Settings) -> str | None:
+    """Return the user-data that a person wrote for *machine* alone, or None."""
+    path = settings.vms / f"{machine.name}{nocloud.OWN_USER_DATA_SUFFIX}"
+    return user_templates.read(path, "the user-data", machine) if path.exists() else None
 
 
 def check(machine: VmDefinition, settings: Settings) -> None:

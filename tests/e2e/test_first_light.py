@@ -6,6 +6,7 @@ The tests share one lab and build on each other, in their order: an install unde
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -14,14 +15,17 @@ import pytest
 
 from contracts import document
 from contracts.lan import Lan
+from pipeline.workspace import REPOSITORY
 from tests.e2e.command_line import UP_TIMEOUT, CommandLine, qemu_processes
+from tests.fakes.transcripts import differences, make_person, missing_lines, readme_transcript, steps_of
 
 pytestmark = pytest.mark.vm
 TARGET = "target1"
 
 
 def test_up_installs_a_machine_over_the_network(lab: CommandLine) -> None:
-    lab("up", timeout=UP_TIMEOUT)
+    done = lab("up", timeout=UP_TIMEOUT)
+    assert missing_lines(readme_transcript()[0].output, done.stderr) == [], "the README says otherwise"
     status = lab.status_of(TARGET)
     assert status["state"] == "installed"
     assert status["installs"] == 1
@@ -38,6 +42,15 @@ def test_its_root_is_the_installed_disk(lab: CommandLine) -> None:
     found = {entry["target"]: (entry["source"], entry["fstype"]) for entry in mounts["filesystems"]}
     assert found["/"] == ("/dev/nvme0n1p2", "ext4")
     assert found["/boot/efi"] == ("/dev/nvme0n1p1", "vfat")
+
+
+def test_the_tutorial_is_true(lab: CommandLine, tmp_path: Path) -> None:
+    page = REPOSITORY / "docs/tutorial/first-machine.md"
+    person = make_person(tmp_path, home=lab.home, cache=os.environ.get("PVMLAB_CACHE", ""))
+    steps = steps_of(page.read_text(), "first-light")
+    assert len(steps) >= 4
+    for step in steps:
+        assert differences(step.output, person.types(step.command, timeout=120)) == "", step.command
 
 
 def test_cloud_init_is_done_without_errors(lab: CommandLine) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
 from invoke import Collection
 
 import tasks
-from cli.verbs import cache, distros, machines, provisioner
+from cli import verbs
 
 
 def fresh_verbs() -> Collection:
     """Return the verbs as a new process has them."""
-    for module in (cache, distros, machines, provisioner):
-        importlib.reload(module)
+    for module in pkgutil.iter_modules(verbs.__path__, "cli.verbs."):
+        importlib.reload(importlib.import_module(module.name))
     namespace: Collection = importlib.reload(tasks).namespace
     return namespace

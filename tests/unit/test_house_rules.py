@@ -41,13 +41,15 @@ MAY_WRITE_FILES = {
     "pipeline/run.py": "appends to logs",
     "pipeline/artifact.py": "appends to logs",
     "pipeline/engine/lock.py": "makes the lock file",
+    "lab/forward_process.py": "appends to logs",
     "lab/host_services.py": "appends to logs",
     "lab/machine.py": "appends to logs",
     "lab/network.py": "appends to logs",
     "lab/logs.py": "appends to logs",
+    "lab/tpm.py": "appends to logs",
 }
 # They write what their caller publishes: a Making's outputs and scratch files, a temporary folder, the new disk.
-WRITES_FOR_PUBLISHING = ("pipeline/", "installer/", "lab/accelerator.py")
+WRITES_FOR_PUBLISHING = ("pipeline/", "installer/", "lab/accelerator.py", "lab/snapshots.py")
 # Only what is written beside its name, flushed and renamed is whole after a crash; so nobody else renames.
 MAY_PUT_FILES_IN_PLACE = {
     "pipeline/commit.py": "publishes files",

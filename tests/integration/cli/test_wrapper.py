@@ -93,6 +93,15 @@ def test_a_link_to_the_script_works(copy: Copy, tmp_path: Path) -> None:
     assert run([SYSTEM_PYTHON, tmp_path / "pvmlab", "--list"], timeout=60).stdout == copy.run("--list").stdout
 
 
+def test_the_short_way_needs_no_other_python(copy: Copy, tmp_path: Path) -> None:
+    """As a program the script is for sh: the environment's own Python is started at once."""
+    (tmp_path / "tasks.py").write_text("raise SystemExit('the wrong module was imported')\n")
+    odd = {"PATH": "/nowhere", "PYTHONHOME": "/nowhere", "PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": "/nowhere"}
+    done = run([copy.script, "--list"], timeout=60, cwd=tmp_path, env=odd, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == copy.run("--list").stdout
+
+
 def test_errors_keep_their_exit_code(copy: Copy) -> None:
     done = copy.run("no-such-verb")
     assert (done.returncode, done.stdout) == (2, "")
@@ -121,6 +130,14 @@ def test_a_creation_cut_off_is_done_again(copy: Copy) -> None:
     status, _ = _cut_off_creation(copy, signal.SIGKILL)
     assert status == -signal.SIGKILL
     done = copy.run("--list")
+    assert (done.returncode, MAKING in done.stderr) == (0, True), done
+    assert "vm.start" in done.stdout
+
+
+def test_the_short_way_notices_a_new_lock(copy: Copy) -> None:
+    lock = copy.root / "requirements.lock"
+    lock.write_text(f"{lock.read_text()}# changed\n")
+    done = run([copy.script, "--list"], timeout=600, network=True, env={"PATH": os.environ["PATH"]}, check=False)
     assert (done.returncode, MAKING in done.stderr) == (0, True), done
     assert "vm.start" in done.stdout
 

@@ -17,6 +17,7 @@ from contracts import document
 from lab import processes, provisioner
 from lab.host_services import HostServices
 from lab.lab import Lab
+from lab.network import SwitchNetwork
 from lab.processes import ProcessRecord
 from lab.provisioner import ProvisionerState
 from lab.provisioner_record import ProvisionerMode
@@ -143,7 +144,7 @@ def client(host_lab: Lab) -> Iterator[Inside]:
             f"address add 192.168.100.11/24 dev {CLIENT}",
             f"address add 192.168.100.12/24 dev {CLIENT}", "link set other up", f"link set {CLIENT} up",
         ]  # fmt: skip
-        switch = host_lab.network.ensure_started()
+        switch = SwitchNetwork(host_lab.home.run).ensure_started()
         run(["ip", "-n", name, "-batch", "-"], timeout=10, input="\n".join(commands))
         argv = ["ip", "netns", "exec", name, sys.executable, "-c", _RELAY, CLIENT, "other", str(switch)]
         stack.callback(end, spawn(argv, env={"PYTHONPATH": str(REPOSITORY)}))

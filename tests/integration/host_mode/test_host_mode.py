@@ -21,6 +21,7 @@ from lab.host_services import HostServices
 from lab.keys import make_key
 from lab.lab import Lab
 from lab.machine import MachineState, StopOutcome
+from lab.network import SwitchNetwork
 from lab.provisioner import ProvisionerState
 from lab.provisioner_record import ProvisionerMode
 from lab.wait import Deadline
@@ -63,7 +64,7 @@ def left_of(lab: Lab) -> dict[int, str]:
 def test_a_machine_on_the_switch_gets_its_reservation(host_lab: Lab, services: HostServices) -> None:
     write_definition(host_lab.home.vms, MACHINE)
     wait_for("the definition is read", lambda: "reservations written for 1 " in services.logs.serial.read_text())
-    with plugged_in(host_lab.network.ensure_started()) as machine:
+    with plugged_in(SwitchNetwork(host_lab.home.run).ensure_started()) as machine:
         wait_for("the reservation is known", lambda: machine.discover(within=5).address == MACHINE.ip)
         offer = machine.discover(within=5)
     assert (offer.address, offer.next_server, offer.bootfile) == (MACHINE.ip, SERVER, "ipxe-x86_64.efi")
@@ -110,7 +111,7 @@ def test_services_outlive_the_switch(host_lab: Lab, services: HostServices) -> N
     assert record is not None
     processes.send_signal(record, signal.SIGKILL)
     assert processes.wait_for_end(record, timeout=5)
-    with plugged_in(host_lab.network.ensure_started()) as machine:
+    with plugged_in(SwitchNetwork(host_lab.home.run).ensure_started()) as machine:
         machine.discover(within=5)
     assert services.state() is MachineState.RUNNING
 

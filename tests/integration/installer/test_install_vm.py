@@ -30,12 +30,15 @@ from contracts.install import (
     InstallerConfig,
     RootfsSource,
 )
+from contracts.machine import FIRST_DISK_SERIAL
 from contracts.report import Outcome, Phase, Report
 from contracts.tokens import PLACEHOLDER, config_path, report_path, seed_path
 from lab.accelerator import choose_accelerator
 from lab.firmware import find_firmware
 from lab.qemu import accelerator_option, qemu_program
 from lab.wait import Deadline, wait_for
+from pipeline.recipes.build import ensure
+from pipeline.recipes.graph import machine_tasks
 from pipeline.run import spawn
 from pipeline.workspace import Cache
 from tests.integration.installer.conftest import Server
@@ -46,6 +49,7 @@ ARCH = Arch.X86_64
 MAC = "52:54:00:00:00:07"
 TOKEN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 DISTRO = "debian-12"
+WITH_SATA = "debian-13"
 HOST = "10.0.2.2"  # the host's loopback address, seen from QEMU's user network
 INSTALL_WITHIN = 600.0  # seconds; 31 under emulation, 150 with two other machines on the same two cores
 BOOT_WITHIN = 600.0  # seconds; 36 and 140
@@ -73,11 +77,15 @@ class Artifacts:
 
 @pytest.fixture(scope="module")
 def built(artifacts: Cache) -> Artifacts:
+    return artifacts_of(artifacts, DISTRO)
+
+
+def artifacts_of(cache: Cache, distro: str) -> Artifacts:
     return Artifacts(
-        vmlinuz=artifacts.image(DISTRO, ARCH, "vmlinuz"),
-        initrd=artifacts.installer_initrd(ARCH),
-        modules=artifacts.image(DISTRO, ARCH, "modules.cpio.gz"),
-        rootfs=artifacts.image(DISTRO, ARCH, "rootfs.tar.zst"),
+        vmlinuz=cache.image(distro, ARCH, "vmlinuz"),
+        initrd=cache.installer_initrd(ARCH),
+        modules=cache.image(distro, ARCH, "modules.cpio.gz"),
+        rootfs=cache.image(distro, ARCH, "rootfs.tar.zst"),
     )
 
 
@@ -88,6 +96,8 @@ class Bench:
     folder: Path
     server: Server
     artifacts: Artifacts
+    disk_options: tuple[str, ...] = ("-device", "nvme,drive=disk,serial=1")
+    distro: str = DISTRO
 
     @property
     def disk(self) -> Path:
@@ -97,16 +107,19 @@ class Bench:
         with self.disk.open("wb") as image:
             image.truncate(size)
 
-    def serve(self, rootfs: bytes, *, digest: str | None = None) -> InstallerConfig:
+    def serve(
+        self, rootfs: bytes, *, digest: str | None = None, device: str = "/dev/nvme0n1", serial: str = ""
+    ) -> InstallerConfig:
         """Put everything an install asks for on the server; *digest* is what the configuration promises."""
         base = self.server.url.replace("127.0.0.1", HOST)
         config = InstallerConfig(
             name="web1",
             mac=MAC,
             arch=ARCH,
-            distro=DISTRO,
+            distro=self.distro,
             domain="pvmlab.local",
-            disk="/dev/nvme0n1",
+            disk=device,
+            disk_serial=serial,
             rootfs=RootfsSource(
                 url=f"{base}/rootfs", sha256=digest or hashlib.sha256(rootfs).hexdigest(), size=len(rootfs)
             ),
@@ -142,11 +155,11 @@ class Bench:
     @contextlib.contextmanager
     def boot_disk(self) -> Iterator[Path]:
         """Start the firmware, which has no entry for the disk; yield the serial log."""
-        code, template = find_firmware(ARCH)
+        firmware = find_firmware(ARCH)
         variables = self.folder / "vars.fd"
-        shutil.copyfile(template, variables)
+        shutil.copyfile(firmware.variables, variables)
         words = [
-            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}",
+            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={firmware.code}",
             "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
         ]  # fmt: skip
         with self._run("disk", words) as serial:
@@ -159,8 +172,7 @@ class Bench:
         disk = [
             "-drive",
             f"file={self.disk},format=raw,if=none,id=disk,cache=unsafe",
-            "-device",
-            "nvme,drive=disk,serial=1",
+            *self.disk_options,
         ]
         argv = [
             qemu_program(ARCH), "-nodefaults", "-display", "none", "-machine", "q35",
@@ -233,6 +245,30 @@ def test_a_machine_is_installed_and_boots_its_disk(bench: Bench) -> None:
     assert (reports[-1].phase, reports[-1].outcome, reports[-1].percent) == (Phase.BOOTLOADER, Outcome.DONE, 100)
     with bench.boot_disk() as serial:
         wait_for_line(serial, "seed-was-read", within=BOOT_WITHIN)
+        wait_for_line(serial, "web1 login:", within=BOOT_WITHIN)
+
+
+@pytest.mark.nightly  # builds another distribution: Debian 12's kernel for clouds has no driver for SATA
+def test_of_two_sata_disks_the_first_is_installed(bench: Bench, artifacts: Cache) -> None:
+    ensure(machine_tasks(WITH_SATA, ARCH))
+    bench.artifacts, bench.distro = artifacts_of(artifacts, WITH_SATA), WITH_SATA
+    other = bench.folder / "other.raw"
+    with other.open("wb") as image:
+        image.truncate(4 * GIB)
+    # the other one is on the first port: Linux calls it sda
+    bench.disk_options = (
+        "-device", f"ide-hd,bus=ide.1,drive=disk,serial={FIRST_DISK_SERIAL}",
+        "-drive", f"file={other},format=raw,if=none,id=other,cache=unsafe",
+        "-device", "ide-hd,bus=ide.0,drive=other,serial=pvmlab-disk1",
+    )  # fmt: skip
+    bench.add_disk(4 * GIB)
+    bench.serve(bench.artifacts.rootfs.read_bytes(), device="/dev/sda", serial=FIRST_DISK_SERIAL)
+    with bench.boot_installer() as serial:
+        wait_for_line(serial, "reboot: Restarting system", within=INSTALL_WITHIN)
+    assert reports_of(bench.server)[-1].outcome is Outcome.DONE
+    with other.open("rb") as disk:
+        assert disk.read(1 << 20) == bytes(1 << 20)
+    with bench.boot_disk() as serial:
         wait_for_line(serial, "web1 login:", within=BOOT_WITHIN)
 
 

@@ -50,9 +50,9 @@ def make_machine(home: Home, network: SwitchNetwork, tmp_path: Path) -> Iterator
 
 
 def firmware_spec(machine: Machine, lan_socket: Path, folder: Path) -> MachineSpec:
-    code, template = find_firmware(Arch.X86_64)
+    firmware = find_firmware(Arch.X86_64)
     variables = folder / f"{machine.name}.vars.fd"
-    shutil.copyfile(template, variables)
+    shutil.copyfile(firmware.variables, variables)
     disk = folder / f"{machine.name}.qcow2"
     create_empty_disk(disk, 1)
     return MachineSpec(
@@ -62,7 +62,7 @@ def firmware_spec(machine: Machine, lan_socket: Path, folder: Path) -> MachineSp
         cpus=1,
         memory_mib=256,
         accelerator=choose_accelerator(Arch.X86_64, state=folder),
-        boot=Firmware(code, variables),
+        boot=Firmware(firmware.code, variables),
         disks=(Disk(disk, DiskBus.NVME, boot_index=0),),
         lan=LanCard(mac=f"52:54:00:00:00:{len(list(folder.glob('*.qcow2'))):02x}", boot_index=1),
         lan_socket=lan_socket,

@@ -111,7 +111,7 @@ def test_a_stuck_qemu_does_not_hold_us_up(make_machine: MakeMachine, home: Home)
     assert time.monotonic() - began <= 5
     assert machine.state() is MachineState.RUNNING
 
-    assert machine.stop(timeout=30) is StopOutcome.KILLED
+    assert machine.stop(timeout=30) is StopOutcome.TERMINATED  # it was let go on, to write what is in its caches
     assert time.monotonic() - began <= 20
     assert leftovers(home) == ["_switch.json"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab import processes
+from lab.garbage import find_lost_processes
 from lab.network import SwitchNetwork
 from pipeline.errors import PvmlabError
 from pipeline.workspace import Home
@@ -197,3 +199,38 @@ def dhcp_options(discover: bytes) -> dict[int, bytes]:
 
 def uuid_as_smbios(text: str) -> bytes:
     return uuid.UUID(text).bytes_le
+
+
+def test_the_switch_tells_who_is_on_it(network: SwitchNetwork) -> None:
+    path = network.ensure_started()
+    with client(path) as one, client(path) as two:
+        one.sendall(frame(BROADCAST, ONE, b"me"))
+        receive_frame(two)
+        ports = {port.addresses: port for port in network.ports()}
+        assert set(ports) == {(ONE.hex(":"),), ()}
+        assert {port.pid for port in ports.values()} == {os.getpid()}
+        assert ports[ONE.hex(":"),].received == ports[()].sent == 4 + 14 + 2
+    assert network.leftovers() == []
+
+
+def test_what_a_killed_switch_leaves_is_told(network: SwitchNetwork, home: Home) -> None:
+    path = network.ensure_started()
+    record = processes.find_record(home.run / "_switch.json")
+    assert record is not None
+    assert processes.send_signal(record, signal.SIGKILL)
+    assert processes.wait_for_end(record, timeout=5)
+    assert network.ports() == []
+    assert network.leftovers() == [str(path), str(path.with_suffix(".ask"))]
+    network.stop()
+    assert network.leftovers() == []
+
+
+def test_a_switch_whose_lab_is_gone_is_found(network: SwitchNetwork, home: Home) -> None:
+    network.ensure_started()
+    record = processes.find_record(home.run / "_switch.json")
+    assert record is not None
+    assert record.pid is not None
+    assert (record.pid, "switch") not in find_lost_processes()
+    shutil.rmtree(home.root)
+    assert (record.pid, "switch") in find_lost_processes()
+    assert processes.end_process(record)

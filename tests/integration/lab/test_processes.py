@@ -75,11 +75,12 @@ def test_a_stale_record_never_signals_a_bystander(bystander: Popen[bytes]) -> No
 
 def test_the_token_of_a_dead_starters_process_leads_to_it(tmp_path: Path) -> None:
     record = start(tmp_path)
-    processes.write_record(tmp_path / "r.json", ProcessRecord(token="our-token"))  # died before it wrote the number
+    intent = ProcessRecord(token="our-token", boot_id=processes.host_boot_id())
+    processes.write_record(tmp_path / "r.json", intent)  # died before it wrote the number
     assert processes.find_record(tmp_path / "r.json") == record
     processes.end_process(record)
     found = processes.find_record(tmp_path / "r.json")
-    assert found == ProcessRecord(token="our-token")
+    assert found == intent
     assert not processes.is_alive(found)
 
 

@@ -15,10 +15,11 @@ import pytest
 from contracts import document
 from contracts.arch import Arch
 from contracts.machine import VmDefinition
-from lab import provisioner, ssh
+from lab import processes, provisioner, ssh
 from lab.addresses import choose_port
 from lab.keys import KeyPair, ensure_key_pair, make_key
 from lab.lab import Lab
+from lab.processes import ProcessRecord
 from lab.provisioner_record import ProvisionerRecord
 from lab.ssh_config import ProvisionerAccess
 from lab.store import DefinitionStore
@@ -29,6 +30,7 @@ TARGET_IP = "127.77.0.2"  # all of 127/8 is this host
 MUTE_IP = "127.77.0.3"
 
 StartServer = Callable[..., None]
+MarkRunning = Callable[[str], None]
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def start_server(lab: Lab, tmp_path: Path) -> Iterator[StartServer]:
         (folder / "config").write_text(
             f"ListenAddress {ip}:{port}\nHostKey {folder}/key\nAuthorizedKeysFile {folder}/authorized_keys\n"
             f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+            "Subsystem sftp internal-sftp\n"
         )
         argv: list[str | Path] = [require_program("sshd"), "-D", "-e", "-f", folder / "config"]
         with (folder / "log").open("wb") as log:
@@ -80,6 +83,19 @@ def start_server(lab: Lab, tmp_path: Path) -> Iterator[StartServer]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=10)
+
+
+@pytest.fixture
+def mark_running(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> MarkRunning:
+    """Have a machine count as running: its record names the process that runs the tests, and nobody asks its QEMU."""
+    monkeypatch.setattr("lab.watch.answers", lambda _machine: True)
+
+    def mark(name: str) -> None:
+        pid = os.getpid()
+        record = ProcessRecord(token=processes._arguments(pid)[0], pid=pid, start_time=processes._start_time(pid))
+        processes.write_record(lab.home.run / f"{name}.json", record)
+
+    return mark
 
 
 @pytest.fixture

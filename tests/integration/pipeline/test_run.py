@@ -109,3 +109,25 @@ def test_the_main_thread_can_end_what_others_wait_for() -> None:
         resume()
     assert failures[0].returncode == -signal.SIGTERM
     assert run(["echo", "again"], timeout=5).stdout == "again\n"
+
+
+def test_what_a_watch_raises_ends_the_program(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def watch() -> None:
+        pids.append(int((tmp_path / "pid").read_text()))
+        raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        run(["sh", "-c", f"echo $$ > {tmp_path}/pid; echo early; exec sleep 60"], timeout=60, watch=watch)
+    assert wait_until_ended(pids[0])
+
+
+def test_a_watched_program_loses_no_output_and_keeps_its_timeout() -> None:
+    asked: list[int] = []
+    text = run(
+        ["sh", "-c", "cat; sleep 0.7; echo late"], timeout=10, input="early\n", watch=lambda: asked.append(1)
+    ).stdout
+    assert (text, bool(asked)) == ("early\nlate\n", True)
+    with pytest.raises(CommandError, match=r"did not end within 0\.8 s"):
+        run(["sleep", "60"], timeout=0.8, watch=lambda: None)

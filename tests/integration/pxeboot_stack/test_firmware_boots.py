@@ -20,7 +20,7 @@ import pytest
 
 from contracts.arch import Arch
 from contracts.lan import Lan
-from contracts.machine import FirmwareKind
+from contracts.machine import FirmwareKind, NicModel
 from lab.accelerator import choose_accelerator
 from lab.firmware import find_firmware
 from lab.host_mode_relay import Card, Relay, disable_offloads
@@ -71,7 +71,7 @@ class Boots:
     access_log: Path
     scripts: list[str]
 
-    def start(self, number: int, kind: FirmwareKind) -> Machine:
+    def start(self, number: int, kind: FirmwareKind, *, model: NicModel = NicModel.VIRTIO) -> Machine:
         """Start a machine without a disk."""
         definition = MACHINES[number]
         machine = Machine(definition.name, home=self.home)
@@ -80,7 +80,7 @@ class Boots:
             MachineSpec(
                 name=definition.name, uuid=definition.uuid, arch=Arch.X86_64, cpus=1, memory_mib=512,
                 accelerator=accelerator, boot=self._firmware(definition.name, kind), disks=(),
-                lan=LanCard(definition.mac, boot_index=0), lan_socket=self.switch,
+                lan=LanCard(definition.mac, boot_index=0, model=model), lan_socket=self.switch,
                 serial_log=machine.logs.serial, qmp_socket=machine.qmp_socket,
             )
         )  # fmt: skip
@@ -89,10 +89,10 @@ class Boots:
     def _firmware(self, name: str, kind: FirmwareKind) -> Firmware | Bios:
         if kind is FirmwareKind.BIOS:
             return Bios()
-        code, template = find_firmware(Arch.X86_64)
+        firmware = find_firmware(Arch.X86_64)
         variables = self.home.disks / f"{name}.vars.fd"
-        shutil.copyfile(template, variables)
-        return Firmware(code, variables, http=kind is FirmwareKind.UEFI_HTTP)
+        shutil.copyfile(firmware.variables, variables)
+        return Firmware(firmware.code, variables, http=kind is FirmwareKind.UEFI_HTTP)
 
     def wait_for_kernel(self, machine: Machine, seconds: float) -> None:
         """Wait until the kernel has said its first line."""
@@ -203,6 +203,18 @@ def test_a_machine_boots_its_kernel_from_the_network(boots: Boots, kind: Firmwar
     assert {name for name in by_tftp if name != "autoexec.ipxe"} == program
     assert ("/ipxe/ipxe-x86_64.efi" in boots.access_log.read_text()) == (kind is FirmwareKind.UEFI_HTTP)
     assert len(boots.scripts) == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        FirmwareKind.UEFI,
+        *(pytest.param(kind, marks=pytest.mark.nightly) for kind in (FirmwareKind.UEFI_HTTP, FirmwareKind.BIOS)),
+    ],
+)
+def test_a_machine_boots_from_an_intel_card(boots: Boots, kind: FirmwareKind) -> None:
+    """The card's ROM is QEMU's iPXE: no firmware here has a driver for such a card."""
+    boots.wait_for_kernel(boots.start(0, kind, model=NicModel.E1000E), seconds=150)
 
 
 @pytest.mark.nightly  # four emulated machines want four processors

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cli import machine_verbs
+from cli.machine_options import HardwareWords
 from contracts.machine import AnswerFile, Installer
 from lab import target
 from lab.lab import Lab
@@ -16,8 +17,7 @@ from pipeline.errors import NotFoundError, UsageError
 from tests.fakes.lab_files import make_machine
 
 DEFAULTS: dict[str, Any] = {
-    "distro": "debian-13", "arch": "x86_64", "cpus": 2, "memory": "1G", "disk_size": "8G", "disk_bus": "nvme", "ip": "",
-    "mac": "",
+    "distro": "debian-13", "arch": "x86_64", "hardware": HardwareWords(),
 }  # fmt: skip
 
 

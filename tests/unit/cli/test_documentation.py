@@ -14,7 +14,7 @@ from pipeline.workspace import REPOSITORY
 from tests.fakes.fresh_verbs import fresh_verbs
 
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "cache/README.md"]
-PLACEHOLDERS = {"VERB"}
+PLACEHOLDERS = {"VERB", "__complete"}  # the second is what shells ask, no verb
 
 
 def command_faults(text: str, verbs: Collection) -> Iterator[str]:

@@ -46,12 +46,15 @@ def test_every_verb_and_argument_has_help() -> None:
 
 def test_names_of_verbs_are_the_documented_ones() -> None:
     assert sorted(tasks.namespace.task_names) == [
-        "build", "cache.export", "cache.import", "cache.list", "cache.prune", "cache.verify", "clean",
-        "distro.add", "distro.ls", "distro.pull", "distro.remove", "distro.show", "doctor", "down",
-        "explain", "lint", "provisioner.create", "provisioner.docker.logs", "provisioner.docker.shell",
+        "build", "cache.export", "cache.import", "cache.list", "cache.prune", "cache.verify", "clean", "completion",
+        "config.show", "distro.add", "distro.ls", "distro.pull", "distro.remove", "distro.show", "doctor", "down",
+        "explain", "gc", "lab.diff", "lab.down", "lab.status", "lab.up", "lint", "net.create", "net.list", "net.remove",
+        "net.show", "net.status", "provisioner.create", "provisioner.docker.logs", "provisioner.docker.shell",
         "provisioner.docker.start", "provisioner.docker.status", "provisioner.docker.stop", "provisioner.start",
-        "provisioner.stop", "render", "setup", "status", "test", "up", "vm.adopt", "vm.clean", "vm.create",
-        "vm.events", "vm.list", "vm.logs", "vm.reinstall", "vm.shell", "vm.start", "vm.stop",
+        "provisioner.stop", "render", "setup", "status", "test", "up", "vm.adopt", "vm.clean", "vm.clone", "vm.console",
+        "vm.copy", "vm.create", "vm.events", "vm.forward", "vm.list", "vm.logs", "vm.reinstall", "vm.restart",
+        "vm.restore", "vm.run", "vm.screenshot", "vm.set", "vm.shell", "vm.show", "vm.snapshot", "vm.snapshots",
+        "vm.start", "vm.stop",
     ]  # fmt: skip
 
 
@@ -63,6 +66,17 @@ def test_names_of_verbs_are_the_documented_ones() -> None:
         ("vm.shell", "nope"),
         ("vm.logs", "nope"),
         ("vm.clean", "nope", "--yes"),
+        ("vm.restart", "nope"),
+        ("vm.show", "nope"),
+        ("vm.run", "nope", "--", "true"),
+        ("vm.copy", "nope:a", "b"),
+        ("vm.console", "nope"),
+        ("vm.screenshot", "nope"),
+        ("vm.forward", "nope"),
+        ("vm.clone", "nope", "web2"),
+        ("vm.snapshot", "nope", "one"),
+        ("vm.restore", "nope", "one", "--yes"),
+        ("vm.snapshots", "nope"),
     ],
 )
 def test_unknown_machine_is_exit_code_3(verb: Verb, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
@@ -84,6 +98,17 @@ def test_unknown_machine_is_exit_code_3(verb: Verb, capsys: pytest.CaptureFixtur
         (("vm.logs", "provisioner", "--which", "odd"), "--which 'odd' is unknown"),
         (("vm.list", "--output", "xml"), "--output 'xml' is unknown"),
         (("up", "--name", "No Name"), "'No Name' is not a machine name"),
+        (("vm.show", "provisioner"), "the provisioner is no target machine"),
+        (("vm.run", "--", "true"), "on which machines?"),
+        (("vm.run", "--all"), "which command?"),
+        (("vm.run", "--all", "--jobs", "0", "--", "true"), "--jobs and --timeout are 1 or more"),
+        (("vm.run", "--all", "--output", "xml", "--", "true"), "--output 'xml' is unknown"),
+        (("vm.copy", "a", "b"), "one of the two paths has to be a machine's, and none is"),
+        (("vm.console", "provisioner"), "a console wants a terminal"),
+        (("vm.start", "web1", "--interactive"), "a console wants a terminal"),
+        (("vm.start", "web1", "--interactive", "--wait"), "--wait and --interactive"),
+        (("vm.forward", "web1", "x"), "'x' is no forward"),
+        (("vm.clone", "web1", "No Name"), "'No Name' is not a machine name"),
         (("clean",), "--yes says yes"),
     ],
 )

@@ -3,6 +3,8 @@
 import dataclasses
 import ipaddress
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +16,17 @@ from contracts.arch import Arch
 from contracts.document import DocumentError
 from contracts.install import InstallerConfig, RootfsSource
 from contracts.lan import LARGEST_POOL, Lan
-from contracts.machine import Nic, SshHostKey, VmDefinition
+from contracts.machine import (
+    DiskBus,
+    ExtraDisk,
+    Label,
+    Nic,
+    NicModel,
+    PortForward,
+    PortProtocol,
+    SshHostKey,
+    VmDefinition,
+)
 from contracts.names import normalize_mac, validate_machine_name
 from contracts.nocloud import DOCUMENTS, dump_yaml
 from contracts.report import Outcome, Phase, Report
@@ -126,6 +138,28 @@ def test_a_definition_survives_the_way_there_and_back() -> None:
         ({"cpus": 0}, "cpus is 0, allowed are 1 to 255"),
         ({"memory_mib": 1}, "memory_mib is 1, allowed are 512"),
         ({"disk_gib": 1}, "disk_gib is 1, allowed are 2"),
+        ({"source": "image", "installer": "preseed"}, "a machine from an image is not installed"),
+        ({"image": "/srv/x.qcow2"}, "image is of machines with source image"),
+        ({"source": "image", "image": "x.qcow2"}, "image 'x.qcow2' is not an absolute path"),
+        ({"secure_boot": True, "firmware": "bios"}, "secure_boot is of UEFI machines"),
+        ({"nic_model": "rtl8139"}, "'rtl8139' is none of virtio, e1000e"),
+        ({"more_disks": [{"size_gib": 1}] * 16}, "more_disks holds 16 disks, at most 15"),
+        ({"more_disks": [{"size_gib": 0}]}, "size_gib is 0, allowed are 1 to 65536"),
+        ({"more_disks": [{"size_gib": 1, "bus": "sata"}] * 7}, "7 disks are on SATA, at most 6"),
+        ({"labels": [{"key": "A", "value": ""}]}, "label key 'A' is not 1 to 63 of"),
+        ({"labels": [{"key": "a", "value": "x" * 64}]}, "label a: its value is not at most 63 printable"),
+        ({"labels": [{"key": "a", "value": "é"}]}, "label a: its value is not at most 63 printable"),
+        ({"labels": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]}, "two labels have the key a"),
+        ({"labels": [{"key": f"k{n}", "value": ""} for n in range(65)]}, "there are 65 labels, at most 64"),
+        ({"qemu_arguments": [""]}, "qemu_arguments: '' is empty"),
+        ({"qemu_arguments": ["-device\n"]}, "too long or not printable"),
+        ({"qemu_arguments": ["x" * 4097]}, "is empty, too long"),
+        ({"forwards": [{"host": 0, "guest": 80}]}, "host is 0, allowed are 1 to 65535"),
+        ({"forwards": [{"host": 80, "guest": 65536}]}, "guest is 65536, allowed are 1 to 65535"),
+        (
+            {"forwards": [{"host": 80, "guest": 80}, {"host": 80, "guest": 81}]},
+            "two forwards have the host's port 80/tcp",
+        ),
         ({"ssh_authorized_keys": ()}, "at least one one-line SSH public key"),
         ({"ssh_authorized_keys": ("ssh-ed25519 AAAA\nssh-rsa BBBB",)}, "at least one one-line SSH public key"),
     ],
@@ -135,6 +169,39 @@ def test_a_wrong_definition_says_what_is_wrong(change: dict[str, object], compla
     with pytest.raises(DocumentError, match="not a valid VmDefinition") as caught:
         document.decode(VmDefinition, data)
     assert complaint in str(caught.value)
+
+
+def test_a_definition_of_an_older_version_has_the_usual_hardware() -> None:
+    data = json.loads(document.dumps(MACHINE))
+    for key in ("source", "image", "nic_model", "more_disks", "labels", "secure_boot", "tpm", "qemu_arguments",
+                "forwards"):  # fmt: skip
+        del data[key]
+    assert document.decode(VmDefinition, data) == MACHINE
+
+
+def test_a_definition_may_have_all_there_is() -> None:
+    rich = dataclasses.replace(
+        MACHINE,
+        disk_bus=DiskBus.SATA,
+        nic_model=NicModel.E1000E,
+        more_disks=tuple(ExtraDisk(size_gib=1, bus=bus) for bus in [*[DiskBus.SATA] * 5, *[DiskBus.NVME] * 10]),
+        labels=(Label(key="team.example/role-1", value="web, db"), Label(key="0", value="")),
+        secure_boot=True,
+        tpm=True,
+        qemu_arguments=("-device", "edu,x=1"),
+        forwards=(
+            PortForward(host=8080, guest=80),
+            PortForward(host=8080, guest=53, protocol=PortProtocol.UDP),
+        ),
+    )
+    assert document.loads(VmDefinition, document.dumps(rich)) == rich
+    assert rich.disk_bus.device == "/dev/sda"
+
+
+@pytest.mark.parametrize("key", ["", "-a", "a-", "a" * 64, "a b", "a=b", ".a", "a/", "a\n"])
+def test_other_label_keys_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="label key"):
+        Label(key=key, value="")
 
 
 def test_a_host_key_must_be_one() -> None:
@@ -233,3 +300,10 @@ def test_every_card_of_a_machine_is_configured() -> None:
     }  # fmt: skip
     assert (cards["lan0"].get("dhcp6"), cards["lan1"].get("dhcp6")) == (True, None)
     assert (cards["lan0"].get("optional"), cards["lan1"].get("optional")) == (None, True)
+
+
+def test_every_field_of_a_definition_is_in_the_reference() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs/reference/machine-definition.md"
+    described = {word for line in page.read_text().splitlines() if line.startswith("| `") for word in
+                 re.findall(r"`(\w+)`", line.split("|")[1])}  # fmt: skip
+    assert described == {field.name for field in dataclasses.fields(VmDefinition)}

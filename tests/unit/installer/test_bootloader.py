@@ -75,6 +75,10 @@ def test_a_virtio_disk_needs_its_bus_built_in_too() -> None:
         "/dev/vda"
     )
     assert not DIRECT.boots_without_initrd("/dev/vda")
+    assert not DIRECT.boots_without_initrd("/dev/sda")
+    sata = frozenset({"ext4", "ahci", "libata", "sd_mod"})
+    assert Kernel("1", has_initrd=True, builtin=sata).boots_without_initrd("/dev/sdb")
+    assert not Kernel("1", has_initrd=True, builtin=sata).boots_without_initrd("/dev/mmcblk0")
 
 
 def test_the_configuration_on_the_esp_leads_to_the_root() -> None:

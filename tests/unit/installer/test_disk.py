@@ -87,3 +87,34 @@ def test_wiping_does_not_make_a_small_disk_longer(tmp_path: Path) -> None:
     image.write_bytes(b"\xff" * 1000)
     disk.wipe(image)
     assert image.read_bytes() == bytes(1000)
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> Path:
+    """What the kernel tells of a disk of each kind, and of one that has no number."""
+    for name, attribute, text in (
+        ("nvme1n1", "device/serial", "pvmlab-disk0        \n"),
+        ("vda", "serial", "pvmlab-disk1"),
+        ("sdb", "device/vpd_pg80", "\0\x80\0\x0cpvmlab-disk2"),
+        ("loop0", "size", "0"),
+    ):
+        path = tmp_path / name / attribute
+        path.parent.mkdir(parents=True)
+        path.write_bytes(text.encode("latin-1"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("serial", "device"), [("pvmlab-disk0", "nvme1n1"), ("pvmlab-disk1", "vda"), ("pvmlab-disk2", "sdb")]
+)
+def test_a_disk_is_found_by_its_serial_number(blocks: Path, serial: str, device: str) -> None:
+    assert disk.find("/dev/nvme0n1", serial, blocks=blocks) == f"/dev/{device}"
+
+
+def test_without_a_serial_number_the_name_counts(blocks: Path) -> None:
+    assert disk.find("/dev/nvme0n1", "", blocks=blocks) == "/dev/nvme0n1"
+
+
+def test_a_disk_that_does_not_appear_is_an_error_that_names_the_others(blocks: Path) -> None:
+    with pytest.raises(InstallError, match=r"serial number x appeared within 0.1 s: .*nvme1n1 \(pvmlab-disk0\)"):
+        disk.find("/dev/nvme0n1", "x", blocks=blocks, within=0.1)

@@ -8,6 +8,7 @@ from contracts.arch import Arch
 from lab import accelerator
 from lab.probe import probe_for
 from lab.spec import AcceleratorKind
+from pipeline import emulation
 from pipeline.errors import UsageError
 
 
@@ -61,7 +62,7 @@ def test_a_probe_is_made_once_per_qemu_and_boot(
     (tmp_path / "accelerator.json").write_text("[1]")
     ask()
     assert len(probes) == 3
-    monkeypatch.setattr(accelerator, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(accelerator, "boot_id", lambda: "another boot")
     ask()
     assert len(probes) == 4
 
@@ -69,8 +70,32 @@ def test_a_probe_is_made_once_per_qemu_and_boot(
 def test_no_device_no_probe(tmp_path: Path, probes: list[AcceleratorKind], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(accelerator, "_KVM_DEVICE", tmp_path / "kvm")
+    monkeypatch.setattr(emulation, "KVM_DEVICE", tmp_path / "kvm")
     assert accelerator._hardware(Arch.X86_64, tmp_path, tmp_path)[1] == f"this host has no {tmp_path / 'kvm'}"
+    assert probes == []
+
+
+def test_macos_has_its_own(tmp_path: Path, probes: list[AcceleratorKind], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for only: no macOS is here to try it on."""
+    (program := tmp_path / "qemu").touch()
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert accelerator._hardware(Arch.AARCH64, program, tmp_path) == (AcceleratorKind.TCG, "it hung")
+    assert probes == [AcceleratorKind.HVF]
+    monkeypatch.setattr(accelerator, "probe_failure", lambda kind, arch, program: "")
+    monkeypatch.setattr(accelerator, "boot_id", lambda: "another boot")
+    assert accelerator._hardware(Arch.AARCH64, program, tmp_path) == (AcceleratorKind.HVF, "hvf ran a probe guest")
+
+
+def test_a_device_of_somebody_else_is_told(
+    tmp_path: Path, probes: list[AcceleratorKind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device := tmp_path / "kvm").touch()
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(emulation, "KVM_DEVICE", device)
+    assert "adduser $USER kvm" in accelerator._hardware(Arch.X86_64, tmp_path, tmp_path)[1]
     assert probes == []
 
 

@@ -6,25 +6,29 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from contracts import document
-from contracts.machine import VmDefinition
+from contracts.machine import MachineSource, VmDefinition
 from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus, Phase
 from contracts.timeline import Event, EventKind, Timeline
 from lab import orders, ssh
 from lab.follow import (
+    IMAGE_PACE,
     CloudInitError,
     Follower,
     InstallFailedError,
     MachineEndedError,
     find_death,
+    pace_of,
     parse_result,
 )
 from lab.lab import Lab
 from lab.progress import Reporter
 from lab.provisioner import ProvisionerError
 from lab.wait import Deadline
+from lab.watch import MachineStuckError
 from pipeline.errors import CommandError, WaitTimeoutError
 from pipeline.run import Completed
+from tests.unit.lab.conftest import RecordingReporter
 
 Make = Callable[..., VmDefinition]
 Mark = Callable[[str], None]
@@ -41,6 +45,12 @@ def running(mark_running: Mark, announce: Callable[..., None]) -> None:
     mark_running("web1")
     mark_running("provisioner")
     announce("ready")
+
+
+@pytest.fixture(autouse=True)
+def answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every machine that seems to run answer its monitor, which none has here."""
+    monkeypatch.setattr("lab.watch.answers", lambda _machine: True)
 
 
 @pytest.fixture
@@ -60,7 +70,11 @@ class FarSide:
         self.answers = list(answers)
         self.asked: list[tuple[str, tuple[str, ...]]] = []
 
-    def __call__(self, lab: Lab, name: str, argv: Sequence[str], *, timeout: float, check: bool = True) -> Completed:
+    def __call__(
+        self, lab: Lab, name: str, argv: Sequence[str], *, timeout: float, check: bool = True,
+        watch: Callable[[], None] = lambda: None,
+    ) -> Completed:  # fmt: skip
+        watch()
         self.asked.append((name, tuple(argv)))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, CommandError):
@@ -275,3 +289,107 @@ def test_answers_is_a_plain_yes_or_no(follower: Follower, monkeypatch: pytest.Mo
     assert follower.answers()
     monkeypatch.setattr(ssh, "run_on", FarSide(answer(75)))
     assert not follower.answers()
+
+
+def test_a_machine_that_ends_within_a_remote_loop_ends_the_wait(
+    follower: Follower, running: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object, watch: Callable[[], None], **__: object) -> Completed:
+        (lab.home.run / "web1.json").unlink()
+        watch()  # as pipeline.run does every half second
+        raise AssertionError("it was not seen")
+
+    monkeypatch.setattr(ssh, "run_on", dies)
+    with pytest.raises(MachineEndedError, match=r"the QEMU of web1 ended while it booted from its disk"):
+        follower.wait_for_login()
+
+
+def test_a_qemu_that_does_not_answer_ends_every_wait(
+    follower: Follower, running: None, write_status: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.watch.answers", lambda _machine: False)
+    write_status(status(InstallState.INSTALLING, phase=Phase.DISK))
+    for wait in (follower.wait_for_install, follower.wait_for_rescue, follower.wait_for_login):
+        with pytest.raises(MachineStuckError, match=r"the QEMU of web1 does not answer"):
+            wait()
+
+
+def test_a_panic_while_it_boots_ends_the_wait(
+    follower: Follower, running: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(75)))
+    lab.machine("web1").logs.serial.write_text("[    1.0] Kernel panic - not syncing: no root\n")
+    with pytest.raises(MachineEndedError, match=r"died while it booted from its disk: .*Kernel panic"):
+        follower.wait_for_login()
+
+
+def test_an_interrupt_ends_every_wait(follower: Follower, running: None, write_status: Write) -> None:
+    def interrupt() -> None:
+        raise InterruptedError
+
+    interrupted = dataclasses.replace(follower, interrupt=interrupt)
+    write_status(status(InstallState.NEW))
+    for wait in (interrupted.wait_for_install, interrupted.wait_for_rescue, interrupted.wait_for_login,
+                 interrupted.wait_for_cloud_init):  # fmt: skip
+        with pytest.raises(InterruptedError):
+            wait()
+
+
+def test_a_login_that_never_comes_says_what_was_seen(
+    follower: Follower, running: None, lab: Lab, definition: VmDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "run_on", FarSide(answer(75)))
+    lab.machine("web1").logs.serial.write_text("Debian GNU/Linux 12 web1 ttyS0\nweb1 login:\n")
+    event = Event(time=4e9, text="asked for 192.168.100.2 and has it", kind=EventKind.ACK)
+    timeline = Timeline(name="web1", uuid=definition.uuid, events=(event,))
+    (lab.home.status / "web1.events.json").write_text(document.dumps(timeline))
+    with pytest.raises(WaitTimeoutError, match=r"its console asks for a login: its SSH server does not run") as caught:
+        follower.wait_for_login()
+    assert "  | web1 login:" in caught.value.details
+    assert "dhcp: asked for 192.168.100.2 and has it" in caught.value.details
+
+
+def test_a_machine_from_an_image_has_cloud_init_and_its_own_pace(lab: Lab, make_definition: Make) -> None:
+    cloud = make_definition("cloud1", source=MachineSource.IMAGE)
+    assert pace_of(cloud) is IMAGE_PACE
+    assert Follower(lab, cloud, RecordingReporter(), 1.0, Deadline(1)).has_cloud_init()
+
+
+def test_a_machine_that_says_installed_as_it_ends_is_installed(
+    lab: Lab, definition: VmDefinition, running: None, reporter: Reporter, monkeypatch: pytest.MonkeyPatch,
+    write_status: Write,
+) -> None:  # fmt: skip
+    """With ``--no-reboot``: its last report may come after we read the status and before we look whether it runs."""
+
+    def end(self: Follower, when: str) -> None:
+        write_status(status(InstallState.INSTALLED, installs=1))
+        raise MachineEndedError(f"ended {when}")
+
+    monkeypatch.setattr(Follower, "_require_alive", end)
+    Follower(lab, definition, reporter, 1.0, Deadline(60)).wait_for_install()
+
+
+def test_a_machine_that_shall_not_reboot_is_waited_for_until_it_is_off(
+    lab: Lab, definition: VmDefinition, running: None, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = lab.home.run / "web1.json"
+    monkeypatch.setattr("lab.follow.time.sleep", lambda _: record.unlink())
+    Follower(lab, definition, reporter, 1.0, Deadline(60)).wait_until_off()
+    assert not record.exists()
+
+
+def test_a_machine_that_does_not_reboot_is_told(follower: Follower, running: None) -> None:
+    with pytest.raises(WaitTimeoutError, match="web1 is installed and did not reboot, where it would be off"):
+        follower.wait_until_off()
+
+
+def test_waiting_for_the_end_can_be_interrupted(lab: Lab, definition: VmDefinition, running: None) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def interrupt() -> None:
+        raise StoppedError
+
+    reporter = RecordingReporter()
+    with pytest.raises(StoppedError):
+        Follower(lab, definition, reporter, 1.0, Deadline(60), interrupt=interrupt).wait_until_off()

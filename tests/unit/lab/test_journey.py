@@ -3,19 +3,22 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts.arch import Arch
-from contracts.machine import Installer, VmDefinition
+from contracts.machine import Installer, MachineSource, VmDefinition
+from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus
-from lab import journey, provisioner, target
+from lab import bringup, journey, orders, provisioner, target
 from lab.follow import Follower
 from lab.lab import Lab
 from lab.machine import Machine, StopOutcome
-from lab.spec import Accelerator, AcceleratorKind
+from lab.spec import Accelerator, AcceleratorKind, Bios, MachineSpec
 from lab.store import DefinitionStore
+from lab.target import USUAL_START, BootFrom, StartOptions
 from pipeline.errors import ConflictError, PvmlabError, UsageError
 
 TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
@@ -32,8 +35,15 @@ class Artifacts:
     def ensure_for(self, distro: str, arch: Arch, installer: Installer) -> None:
         self.asked.append(f"{distro}:{arch}:{installer}")
 
+    def ensure_image(self, distro: str, arch: Arch) -> None:
+        self.asked.append(f"image:{distro}:{arch}")
+
     def ensure_provisioner(self) -> None:
         self.asked.append("provisioner")
+
+    def seed_documents(self, lab: Lab, definition: VmDefinition) -> dict[str, str]:
+        self.asked.append(f"seed of {definition.name}")
+        return {"meta-data": "", "user-data": ""}
 
 
 @pytest.fixture
@@ -51,9 +61,17 @@ def road(monkeypatch: pytest.MonkeyPatch, mark_running: Mark, lab: Lab, announce
         mark_running("provisioner")
         announce("starting")
 
-    def start_target(_lab: Lab, definition: VmDefinition, _accelerator: Accelerator) -> None:
-        log.append(f"start {definition.name}")
+    def start_target(
+        lab: Lab, definition: VmDefinition, accelerator: Accelerator, *, options: StartOptions = USUAL_START
+    ) -> MachineSpec:
+        extra = "" if options == USUAL_START else f" {options.boot or 'as ever'}, reboots {options.reboots}"
+        log.append(f"start {definition.name}{extra}")
         mark_running(definition.name)
+        return target.target_spec(lab, definition, accelerator=accelerator, boot=Bios(), lan_socket=Path("/lan"))
+
+    def wait_until_off(follower: Follower) -> None:
+        log.append("off")
+        (lab.home.run / f"{follower.definition.name}.json").unlink()
 
     def wait_until(_lab: Lab, state: provisioner.ProvisionerState, **_: object) -> None:
         log.append(f"provisioner {state}")
@@ -76,6 +94,7 @@ def road(monkeypatch: pytest.MonkeyPatch, mark_running: Mark, lab: Lab, announce
     monkeypatch.setattr(Machine, "stop", stop)
     monkeypatch.setattr("lab.network.SwitchNetwork.stop", lambda _: log.append("stop network"))
     monkeypatch.setattr(Follower, "wait_for_install", lambda _: log.append("installed"))
+    monkeypatch.setattr(Follower, "wait_until_off", wait_until_off)
     monkeypatch.setattr(Follower, "wait_for_login", lambda _: log.append("login"))
     monkeypatch.setattr(Follower, "wait_for_cloud_init", lambda _: log.append("cloud-init"))
     monkeypatch.setattr(Follower, "answers", lambda _: True)
@@ -216,14 +235,14 @@ def test_interrupt_leaves_what_ran_before(
 
 
 def test_interrupt_within_a_start_ends_that_machine_too(lab: Lab, road: list[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), journey.stopped_if_interrupted(lab) as starting, starting("web1"):
+    with pytest.raises(KeyboardInterrupt), bringup.stopped_if_interrupted(lab) as starting, starting("web1"):
         raise KeyboardInterrupt
     assert road == ["kill web1", "stop network"]
 
 
 def test_machine_that_another_command_started_is_left_alone(lab: Lab, road: list[str]) -> None:
     def refused_then_interrupted() -> None:
-        with journey.stopped_if_interrupted(lab) as starting:
+        with bringup.stopped_if_interrupted(lab) as starting:
             with contextlib.suppress(ConflictError), starting("web1"):
                 raise ConflictError("web1 is already running")
             raise KeyboardInterrupt
@@ -235,7 +254,7 @@ def test_machine_that_another_command_started_is_left_alone(lab: Lab, road: list
 
 def test_failure_leaves_the_machines_to_look_at(lab: Lab, road: list[str]) -> None:
     def started_then_failed() -> None:
-        with journey.stopped_if_interrupted(lab) as starting:
+        with bringup.stopped_if_interrupted(lab) as starting:
             with starting("web1"):
                 pass
             raise PvmlabError("the install failed")
@@ -247,7 +266,7 @@ def test_failure_leaves_the_machines_to_look_at(lab: Lab, road: list[str]) -> No
 
 def test_second_interrupt_cannot_stop_the_clean_up() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with journey.uninterrupted():
+    with bringup.uninterrupted():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is before
@@ -327,6 +346,100 @@ def test_machine_that_another_command_starts_is_waited_for(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("lab.lab._START_TIMEOUT", 0.0)
     make_definition()
-    with lab.starting("web1"), pytest.raises(ConflictError, match=r"web1 is being started by another command"):
+    with lab.starting("web1"), pytest.raises(ConflictError, match=r"another command is at work on web1"):
         up(lab, reporter, artifacts)
     assert "start web1" not in road
+
+
+def start(lab: Lab, definition: VmDefinition, reporter: Any, artifacts: Artifacts, **more: Any) -> None:
+    journey.start(lab, definition, reporter=reporter, artifacts=artifacts, **({"wait": True} | more))
+
+
+def test_a_target_that_may_not_reboot_is_installed_and_off(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    start(lab, make_definition(), reporter, artifacts, options=StartOptions(reboots=False))
+    assert road[2:] == ["start web1 as ever, reboots False", "provisioner ready", "installed", "off"]
+    assert "web1 is installed and off after" in reporter.said[-1]
+    assert "./pvmlab vm.start web1 boots it" in reporter.said[-1]
+
+
+def test_a_target_with_secure_boot_is_started_again_after_its_install(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    start(lab, make_definition(secure_boot=True), reporter, artifacts)
+    assert road[2:] == [
+        "start web1", "provisioner ready", "installed", "off", "start web1", "login", "cloud-init",
+    ]  # fmt: skip
+    assert "web1 started again, Secure Boot on" in reporter.said
+
+
+@pytest.mark.parametrize(
+    ("options", "secure_boot", "words"),
+    [
+        (USUAL_START, False, "./pvmlab vm.start web1 --wait follows it to a login"),
+        (StartOptions(reboots=False), False, "it will be off where its system would reboot"),
+        (USUAL_START, True, "installed, it will be off, and ./pvmlab vm.start web1 boots its disk with Secure Boot on"),
+    ],
+)
+def test_who_does_not_wait_is_told_what_will_be(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, options: StartOptions,
+    secure_boot: bool, words: str,
+) -> None:  # fmt: skip
+    definition = make_definition(secure_boot=secure_boot)
+    start(lab, definition, reporter, artifacts, wait=False, options=options)
+    assert words in reporter.said[-1]
+    assert "installed" not in road
+
+
+def test_a_target_that_runs_is_not_told_what_to_boot(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark
+) -> None:
+    definition = make_definition()
+    mark_running("web1")
+    with pytest.raises(ConflictError, match="web1 is already running, and --boot and --no-reboot are for its start"):
+        start(lab, definition, reporter, artifacts, options=StartOptions(boot=BootFrom.PXE))
+    assert road == []
+
+
+def test_a_target_that_boots_its_disk_is_not_waited_for_as_if_it_was_installed(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make,
+    write_status: Callable[[MachineStatus], None],
+) -> None:  # fmt: skip
+    definition = make_definition()
+    write_status(MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.FAILED, installs=1))
+    start(lab, definition, reporter, artifacts, options=StartOptions(boot=BootFrom.DISK))
+    assert road[2:] == ["start web1 disk, reboots True", "provisioner ready", "login", "cloud-init"]
+
+
+@pytest.mark.parametrize(
+    ("image", "built"), [("", "image:debian-12:x86_64"), ("/images/mine.qcow2", "provisioner")], ids=["distro", "own"]
+)
+def test_a_machine_from_an_image_is_not_installed(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, image: str, built: str
+) -> None:
+    definition = make_definition(source=MachineSource.IMAGE, image=image)
+    journey.start(lab, definition, reporter=reporter, artifacts=artifacts, wait=True)
+    assert artifacts.asked == [built, "seed of web1"]
+    assert road == [
+        "start provisioner", "provisioner starting", "start web1", "provisioner ready", "login", "cloud-init",
+    ]  # fmt: skip
+    assert (lab.home.disks / "web1.seed.iso").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_order_for_a_machine_from_an_image_needs_a_start(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark
+) -> None:
+    definition = make_definition(source=MachineSource.IMAGE)
+    mark_running("web1")
+    orders.give(lab, definition, OrderKind.REINSTALL)
+    with pytest.raises(ConflictError, match=r"web1 runs from its disk, and a reinstall is ordered"):
+        journey.start(lab, definition, reporter=reporter, artifacts=artifacts, wait=True)
+
+
+def test_a_disk_that_was_never_installed_is_refused_before_anything_is_built(
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make
+) -> None:
+    with pytest.raises(UsageError, match="web1 was never installed"):
+        start(lab, make_definition(), reporter, artifacts, options=StartOptions(boot=BootFrom.DISK))
+    assert (road, artifacts.asked) == ([], [])

@@ -30,8 +30,14 @@ class Artifacts:
     def ensure_for(self, *_: object) -> None:
         self.asked += 1
 
+    def ensure_image(self, *_: object) -> None:
+        self.asked += 1
+
     def ensure_provisioner(self) -> None:
         self.asked += 1
+
+    def seed_documents(self, *_: object) -> dict[str, str]:
+        return {}
 
 
 def installed(definition: VmDefinition) -> MachineStatus:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from contracts.arch import Arch
-from contracts.machine import DiskBus
+from contracts.machine import FIRST_DISK_SERIAL, DiskBus, NicModel
 from lab.qemu import qemu_arguments
 from lab.spec import (
     Accelerator,
@@ -14,14 +16,17 @@ from lab.spec import (
     Disk,
     Firmware,
     LanCard,
+    LanTaps,
     MachineSpec,
     Share,
+    Tpm,
     WanCard,
 )
 
 TCG = Accelerator(AcceleratorKind.TCG, "max,-cx16", "because", 5.0)
 KVM = Accelerator(AcceleratorKind.KVM, "host", "because", 1.0)
 
+FIRMWARE = Firmware(Path("/fw/CODE.fd"), Path("/home/disks/web1.vars.fd"))
 TARGET = MachineSpec(
     name="web1",
     uuid="5a3b2c1d-0000-4000-8000-000000000001",
@@ -29,7 +34,7 @@ TARGET = MachineSpec(
     cpus=2,
     memory_mib=1024,
     accelerator=TCG,
-    boot=Firmware(Path("/fw/CODE.fd"), Path("/home/disks/web1.vars.fd")),
+    boot=FIRMWARE,
     disks=(Disk(Path("/home/disks/web1.qcow2"), DiskBus.NVME, boot_index=0),),
     lan=LanCard("52:54:00:00:00:01", boot_index=1),
     lan_socket=Path("/home/run/_switch.lan"),
@@ -179,3 +184,98 @@ def test_a_kernels_paths_are_whole_arguments() -> None:
 def test_every_forwarded_port_is_on_the_loopback_address_only() -> None:
     forwards = [word for word in qemu_arguments(PROVISIONER) if "hostfwd" in word]
     assert forwards == ["user,id=wan,hostfwd=tcp:127.0.0.1:2222-:22"]
+
+
+def test_cards_on_a_bridge_have_a_tap_each() -> None:
+    taps = LanTaps(("pvm0t0", "pvm0t5"))
+    second = LanCard("52:54:00:00:00:09")
+    words = qemu_arguments(dataclasses.replace(TARGET, lan_socket=taps, more_lan=(second,)))
+    backends = [word for word in words if word.startswith(("tap,", "stream,"))]
+    assert backends == [
+        "tap,id=lan,ifname=pvm0t0,script=no,downscript=no",
+        "tap,id=lan2,ifname=pvm0t5,script=no,downscript=no",
+    ]
+
+
+def test_an_intel_card_boots_by_its_rom() -> None:
+    lan = LanCard("52:54:00:00:00:01", boot_index=1, model=NicModel.E1000E)
+    words = qemu_arguments(dataclasses.replace(TARGET, lan=lan))
+    assert "e1000e,netdev=lan,mac=52:54:00:00:00:01,bootindex=1" in words
+
+
+def test_the_first_disk_has_the_serial_number_that_the_installer_looks_for() -> None:
+    assert f"nvme,drive=disk0,serial={FIRST_DISK_SERIAL},bootindex=0" in qemu_arguments(TARGET)
+
+
+def test_disks_of_all_buses_in_their_order() -> None:
+    buses = [DiskBus.SATA, DiskBus.VIRTIO, DiskBus.SATA, DiskBus.NVME]
+    disks = tuple(Disk(Path(f"/d/{number}"), bus) for number, bus in enumerate(buses))
+    spec = dataclasses.replace(TARGET, disks=(dataclasses.replace(disks[0], boot_index=0), *disks[1:]))
+    assert [word for word in qemu_arguments(spec) if "drive=" in word] == [
+        "ide-hd,bus=ide.0,drive=disk0,serial=pvmlab-disk0,bootindex=0",
+        "virtio-blk-pci,drive=disk1,serial=pvmlab-disk1",
+        "ide-hd,bus=ide.1,drive=disk2,serial=pvmlab-disk2",
+        "nvme,drive=disk3,serial=pvmlab-disk3",
+    ]
+    assert not [word for word in qemu_arguments(spec) if "ahci" in word]  # a q35 has one
+    on_arm = qemu_arguments(dataclasses.replace(spec, arch=Arch.AARCH64))
+    assert on_arm.index("ich9-ahci,id=ide") < on_arm.index(
+        "ide-hd,bus=ide.0,drive=disk0,serial=pvmlab-disk0,bootindex=0"
+    )
+
+
+def test_secure_boot_protects_the_variables() -> None:
+    words = qemu_arguments(dataclasses.replace(TARGET, boot=dataclasses.replace(FIRMWARE, smm=True)))
+    assert words[words.index("-machine") + 1] == "q35,smm=on"
+    at = words.index("-global")
+    assert words[at : at + 4] == [
+        "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1",
+    ]  # fmt: skip
+    assert "-global" not in qemu_arguments(TARGET)
+
+
+@pytest.mark.parametrize(("arch", "model"), [(Arch.X86_64, "tpm-crb"), (Arch.AARCH64, "tpm-tis-device")])
+def test_a_tpm_is_reached_by_its_socket(arch: Arch, model: str) -> None:
+    words = qemu_arguments(dataclasses.replace(TARGET, arch=arch, tpm=Tpm(Path("/r/a,b.tpm"), Path("/d/web1.tpm"))))
+    at = words.index("socket,id=tpm0,path=/r/a,,b.tpm") - 1
+    assert words[at : at + 6] == [
+        "-chardev", "socket,id=tpm0,path=/r/a,,b.tpm",
+        "-tpmdev", "emulator,id=tpm0,chardev=tpm0",
+        "-device", f"{model},tpmdev=tpm0",
+    ]  # fmt: skip
+
+
+def test_a_guest_agent_has_a_channel() -> None:
+    words = qemu_arguments(dataclasses.replace(TARGET, guest_agent_socket=Path("/r/web1.agent")))
+    at = words.index("virtio-serial-pci") - 3
+    assert words[at : at + 6] == [
+        "-chardev", "socket,id=agent0,path=/r/web1.agent,server=on,wait=off",
+        "-device", "virtio-serial-pci",
+        "-device", "virtserialport,chardev=agent0,name=org.qemu.guest_agent.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arch", "card"), [(Arch.X86_64, "VGA,edid=off"), (Arch.AARCH64, "virtio-gpu-pci")])
+def test_a_display_is_for_screenshots_only(arch: Arch, card: str) -> None:
+    words = qemu_arguments(dataclasses.replace(TARGET, arch=arch, display=True))
+    assert card in words
+    assert words[words.index("-display") + 1] == "none"
+    assert card not in qemu_arguments(dataclasses.replace(TARGET, arch=arch))
+
+
+def test_arguments_of_a_persons_own_come_last() -> None:
+    spec = dataclasses.replace(TARGET, more_arguments=("-device", "edu"), reboots=False, paused=True)
+    assert qemu_arguments(spec)[-5:] == ["-S", "-action", "reboot=shutdown", "-device", "edu"]
+
+
+@pytest.mark.parametrize("arch", Arch)
+def test_on_macos_the_hypervisor_framework_runs_it(arch: Arch) -> None:
+    """The arguments only: no macOS is here to try them on."""
+    hvf = Accelerator(AcceleratorKind.HVF, "host", "because", 1.0)
+    spec = dataclasses.replace(TARGET, arch=arch, accelerator=hvf, sandbox=False)
+    words = qemu_arguments(spec)
+    assert words[words.index("-accel") : words.index("-accel") + 4] == ["-accel", "hvf", "-cpu", "host"]
+    assert "-sandbox" not in words
+    assert "kvm" not in " ".join(words)
+    usual = qemu_arguments(dataclasses.replace(spec, accelerator=TCG))
+    assert [word for word in words if word not in usual] == ["hvf", "host"]

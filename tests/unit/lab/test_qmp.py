@@ -47,7 +47,7 @@ def answers(*replies: bytes) -> Script:
 
 
 def test_a_command_and_its_result(tmp_path: Path) -> None:
-    heard: list[object] = []
+    heard: list[dict[str, object]] = []
 
     def script(connection: socket.socket) -> None:
         connection.sendall(GREETING)
@@ -57,7 +57,25 @@ def test_a_command_and_its_result(tmp_path: Path) -> None:
 
     with fake_qemu(tmp_path / "q", script), qmp.connect(tmp_path / "q") as client:
         assert client.execute("query-x", {"id": "a"}) == {"status": "running"}
+    numbers = [message.pop("id") for message in heard]
     assert heard == [{"execute": "qmp_capabilities"}, {"execute": "query-x", "arguments": {"id": "a"}}]
+    assert numbers[0] != numbers[1]
+
+
+def test_the_answer_to_a_client_before_us_is_not_ours(tmp_path: Path) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(GREETING)
+        for answer in ({}, {"status": "running"}):
+            number = json.loads(connection.recv(65536))["id"]
+            for each in (
+                {"return": {}, "id": number - 7},
+                {"error": {"desc": "no"}, "id": 0},
+                {"return": answer, "id": number},
+            ):
+                connection.sendall(json.dumps(each).encode() + b"\n")
+
+    with fake_qemu(tmp_path / "q", script), qmp.connect(tmp_path / "q") as client:
+        assert client.execute("query-x") == {"status": "running"}
 
 
 def test_events_between_are_kept_and_results_may_come_in_pieces(tmp_path: Path) -> None:

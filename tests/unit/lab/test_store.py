@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
+from contracts import document
 from contracts.arch import Arch
-from contracts.machine import FirmwareKind, Installer, Nic, SshHostKey, VmDefinition
+from contracts.lan import Lan
+from contracts.machine import ExtraDisk, FirmwareKind, Installer, Label, Nic, NicModel, SshHostKey, VmDefinition
 from lab import addresses
 from lab.lab import Lab
-from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest, require_name
+from lab.store import BrokenDefinitionError, CardRequest, DefinitionStore, MachineRequest, require_name
+from pipeline.commit import publish_text
 from pipeline.errors import ConflictError, NotFoundError, UsageError
 
 Make = Callable[..., VmDefinition]
@@ -166,3 +169,98 @@ def test_delete_is_idempotent(lab: Lab, make_definition: Make) -> None:
 def test_localhost_is_no_machine() -> None:
     with pytest.raises(UsageError):
         require_name("localhost")
+
+
+def test_addresses_of_all_cards_can_be_asked_for(lab: Lab, host_key: SshHostKey) -> None:
+    network = lab.lan.ipv6_network
+    assert network is not None
+    planned = plan(
+        lab, host_key, cards=3, ip="192.168.100.3", ipv6=str(network[0x77]),
+        more_cards=(CardRequest(mac="52-54-00-00-00-09", ip="192.168.100.2"),),
+    )  # fmt: skip
+    assert [card.ip for card in planned.cards] == ["192.168.100.3", "192.168.100.2", "192.168.100.4"]
+    assert planned.cards[1].mac == "52:54:00:00:00:09"
+    assert [card.ipv6 for card in planned.cards] == [str(network[number]) for number in (0x77, 2, 4)]
+
+
+def test_an_address_is_not_chosen_whose_ipv6_twin_is_taken(lab: Lab, host_key: SshHostKey) -> None:
+    network = lab.lan.ipv6_network
+    assert network is not None
+    DefinitionStore(lab).write(plan(lab, host_key, name="other", ip="192.168.100.9", ipv6=str(network[2])))
+    assert plan(lab, host_key).ip == "192.168.100.3"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ipv6": "fd00::5"}, r"fd00::5 cannot be a machine's address in fd"),
+        ({"ipv6": "nonsense"}, "'nonsense' is not an IPv6 address"),
+        ({"ipv6": "fe80::1%eth0"}, "is not an IPv6 address"),
+        ({"more_cards": (CardRequest(),)}, "addresses for 2 cards are given, and the machine has 1"),
+        ({"cards": 2, "more_cards": (CardRequest(ip="10.0.0.1"),)}, r"10\.0\.0\.1 cannot be a machine's address"),
+        ({"cards": 2, "more_cards": (CardRequest(mac="x"),)}, "'x' is not a MAC address"),
+        ({"ip": "192.168.100.1"}, r"192\.168\.100\.1 cannot be a machine's address"),
+        ({"ip": "192.168.100.0"}, r"192\.168\.100\.0 cannot be a machine's address"),
+        ({"qemu_arguments": ("",)}, "qemu_arguments"),
+        (
+            {"secure_boot": True, "firmware": FirmwareKind.BIOS, "installer": Installer.PRESEED},
+            "secure_boot is of UEFI",
+        ),
+    ],
+)
+def test_more_values_without_sense_are_refused(
+    lab: Lab, host_key: SshHostKey, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(lab, host_key, **values)
+
+
+def test_an_ipv6_address_needs_a_network_with_ipv6(lab: Lab, host_key: SshHostKey) -> None:
+    publish_text(lab.home.config / "lab.json", document.dumps(Lan()))
+    with pytest.raises(UsageError, match="the lab's network has no IPv6"):
+        plan(lab, host_key, ipv6="fd00::5")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cards": 2, "ip": "192.168.100.5", "more_cards": (CardRequest(ip="192.168.100.5"),)}, "another card"),
+        ({"cards": 2, "mac": "52:54:00:00:00:0a", "more_cards": (CardRequest(mac="52540000000a"),)}, "another card"),
+    ],
+)
+def test_two_cards_do_not_get_the_same_address(
+    lab: Lab, host_key: SshHostKey, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConflictError, match=message):
+        plan(lab, host_key, **values)
+
+
+def test_the_provisioners_addresses_are_taken(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
+    for card in ("lan", "wan"):
+        with pytest.raises(ConflictError, match="is taken by provisioner"):
+            plan(lab, host_key, mac=addresses.derive_mac(lab.identity(), "provisioner", card=card))
+    other = make_definition("other", ip="192.168.100.9", ipv6=addresses.ipv6_of(lab.lan, "192.168.100.9"))
+    with pytest.raises(ConflictError, match="is taken by other"):
+        plan(lab, host_key, ipv6=other.ipv6)
+
+
+def test_all_the_hardware_is_in_the_definition(lab: Lab, host_key: SshHostKey) -> None:
+    values = {
+        "nic_model": NicModel.E1000E,
+        "more_disks": (ExtraDisk(size_gib=1),),
+        "secure_boot": True,
+        "tpm": True,
+        "labels": (Label(key="a", value="b"),),
+        "qemu_arguments": ("-device", "edu"),
+    }
+    planned = plan(lab, host_key, **values)
+    assert {name: getattr(planned, name) for name in values} == values
+
+
+def test_a_rewritten_definition_keeps_what_goes_with_it(lab: Lab, make_definition: Make) -> None:
+    store = DefinitionStore(lab)
+    definition = make_definition()
+    publish_text(store.answers_path("web1"), "answers")
+    store.rewrite(definition)
+    assert store.answers_path("web1").read_text() == "answers"
+    assert store.path("web1").stat().st_mode & 0o777 == 0o600

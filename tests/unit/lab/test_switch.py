@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -183,3 +184,19 @@ def test_addresses_remembered_are_bounded(switch: Switch, clients: list[Client])
 def test_a_multicast_source_is_not_learned(switch: Switch, clients: list[Client]) -> None:
     say(switch, clients[0], frame(BROADCAST, BROADCAST))
     assert switch.table == {}
+
+
+def test_it_counts_what_goes_in_and_out_and_what_is_lost(switch: Switch, clients: list[Client]) -> None:
+    one, two, _ = clients
+    said = frame(B, A, b"?" * 50)
+    say(switch, one, said)
+    assert (one.port.received, one.port.sent, two.port.sent) == (len(said), 0, len(said))
+    told = {tuple(port["addresses"]): port for port in switch.describe()["ports"]}
+    assert told[A.hex(":"),]["received"] == len(said)
+    assert told[()] == {"pid": told[()]["pid"], "addresses": [], "received": 0, "sent": len(said), "dropped": 0}
+    assert one.port.find_pid() == os.getpid()
+    big = frame(B, A, b"x" * LONGEST_FRAME)[: 4 + LONGEST_FRAME]
+    big = struct.pack(">I", LONGEST_FRAME) + big[4:]
+    while two.port.dropped == 0:
+        switch._queue(two.port, big)
+    assert two.port.dropped == len(big)

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from contracts.machine import FirmwareKind, Nic, SshHostKey, VmDefinition
+from contracts.machine import DiskBus, ExtraDisk, FirmwareKind, Nic, NicModel, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus
 from lab import ssh, target
+from lab.firmware import FirmwareFiles
 from lab.keys import KeyPair
 from lab.lab import Lab
-from lab.spec import Accelerator, AcceleratorKind, Bios, Firmware, LanCard, MachineSpec
+from lab.spec import Accelerator, AcceleratorKind, Bios, Disk, Firmware, LanCard, MachineSpec
 from lab.store import DefinitionStore, MachineRequest
+from lab.target import BootFrom, StartOptions
+from lab.tpm import tpm_of
 from pipeline.debian.apt_sources import Mirror
-from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
+from pipeline.errors import ConflictError, NotFoundError, PrerequisiteError, PvmlabError, UsageError
 
 TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
 Make = Callable[..., VmDefinition]
@@ -28,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch, lab: Lab, tmp_path: Path) -> list[M
     template.write_text("template")
     monkeypatch.setattr("lab.machine.Machine.start", lambda _, spec: specs.append(spec))
     monkeypatch.setattr("lab.network.SwitchNetwork.ensure_started", lambda self: self.socket)
-    monkeypatch.setattr(target, "find_firmware", lambda _: (tmp_path / "CODE.fd", template))
+    monkeypatch.setattr("lab.firmware.find_firmware", lambda _: FirmwareFiles(tmp_path / "CODE.fd", template))
     monkeypatch.setattr(target, "create_empty_disk", lambda path, size: path.write_text(f"empty {size}"))
     return specs
 
@@ -216,3 +219,132 @@ def test_clean_of_a_broken_definition_works(lab: Lab) -> None:
 def test_clean_of_no_machine_is_not_found(lab: Lab) -> None:
     with pytest.raises(NotFoundError):
         target.clean(lab, "web1")
+
+
+HARDWARE = {
+    "nic_model": NicModel.E1000E,
+    "disk_bus": DiskBus.SATA,
+    "more_disks": (ExtraDisk(size_gib=3), ExtraDisk(size_gib=4, bus=DiskBus.VIRTIO)),
+    "tpm": True,
+    "qemu_arguments": ("-device", "edu"),
+}
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Have the host be able to do all that a definition may ask for."""
+    (tmp_path / "MS.fd").write_text("with keys")
+    secure = FirmwareFiles(tmp_path / "CODE.ms.fd", tmp_path / "MS.fd", smm=True)
+    monkeypatch.setattr("lab.firmware.find_secure_firmware", lambda _: secure)
+    monkeypatch.setattr("lab.hardware.find_secure_firmware", lambda _: secure)
+    monkeypatch.setattr("lab.tpm.require_swtpm", lambda: None)
+
+
+def test_spec_has_all_the_hardware(lab: Lab, make_definition: Make) -> None:
+    nics = (Nic(mac="52:54:00:00:00:02", ip="192.168.100.42"),)
+    definition = make_definition(nics=nics, **HARDWARE)
+    spec = target.target_spec(lab, definition, accelerator=TCG, boot=Bios(), lan_socket=Path("/lan"), reboots=False)
+    disks = lab.home.disks
+    assert spec.disks == (
+        Disk(disks / "web1.qcow2", DiskBus.SATA, boot_index=0),
+        Disk(disks / "web1.disk1.qcow2", DiskBus.NVME),
+        Disk(disks / "web1.disk2.qcow2", DiskBus.VIRTIO),
+    )
+    assert target.disk_paths(lab, definition) == tuple(disk.path for disk in spec.disks)
+    assert {card.model for card in (spec.lan, *spec.more_lan)} == {NicModel.E1000E}
+    assert spec.tpm == tpm_of(lab.home, "web1")
+    assert spec.guest_agent_socket == lab.machine("web1").qmp_socket.with_suffix(".agent")
+    assert (spec.more_arguments, spec.reboots, spec.display) == (("-device", "edu"), False, True)
+
+
+def test_further_disks_are_made_and_removed(
+    lab: Lab, started: list[MachineSpec], at_hand: None, make_definition: Make, write_status: Write
+) -> None:
+    definition = make_definition(**HARDWARE)
+    target.start(lab, definition, TCG)
+    further = lab.home.disks / "web1.disk1.qcow2"
+    assert further.read_text() == "empty 3"
+    further.write_text("data")
+    write_status(status_of(definition, InstallState.FAILED))
+    target.start(lab, definition, TCG)
+    assert further.read_text() == "data"  # no installer of ours writes there
+    write_status(status_of(definition, InstallState.INSTALLED, installs=1))
+    target.start(lab, definition, TCG)
+    assert further.read_text() == "data"
+    state = tpm_of(lab.home, "web1").state
+    state.mkdir()
+    target.clean(lab, "web1")
+    assert not [path.name for path in lab.home.disks.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("installs", "options", "indices"),
+    [
+        (0, StartOptions(), (0, 1)),
+        (1, StartOptions(), (0, 1)),
+        (1, StartOptions(boot=BootFrom.PXE), (1, 0)),
+        (0, StartOptions(boot=BootFrom.PXE), (1, 0)),
+        (1, StartOptions(boot=BootFrom.DISK), (0, None)),
+    ],
+)
+def test_a_start_may_be_told_what_to_boot(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], write_status: Write, installs: int,
+    options: StartOptions, indices: tuple[int, int | None],
+) -> None:  # fmt: skip
+    definition = make_definition()
+    state = InstallState.INSTALLED if installs else InstallState.NEW
+    (lab.home.disks / "web1.qcow2").write_text("system")
+    write_status(status_of(definition, state, installs=installs))
+    target.start(lab, definition, TCG, options=options)
+    assert (started[0].disks[0].boot_index, started[0].lan.boot_index) == indices
+    assert started[0].reboots
+    assert DefinitionStore(lab).load("web1") == definition
+
+
+def test_a_disk_that_was_never_installed_is_not_booted(
+    lab: Lab, make_definition: Make, started: list[MachineSpec]
+) -> None:
+    with pytest.raises(UsageError, match="web1 was never installed: there is nothing on its disk to boot"):
+        target.start(lab, make_definition(), TCG, options=StartOptions(boot=BootFrom.DISK))
+    assert started == []
+
+
+def test_a_start_may_end_where_the_guest_reboots(lab: Lab, make_definition: Make, started: list[MachineSpec]) -> None:
+    target.start(lab, make_definition(), TCG, options=StartOptions(reboots=False))
+    assert not started[0].reboots
+
+
+def test_secure_boot_is_off_for_the_install_and_on_for_the_disk(
+    lab: Lab, make_definition: Make, started: list[MachineSpec], at_hand: None, write_status: Write, tmp_path: Path
+) -> None:
+    """No key that firmware knows has signed our iPXE: it could not boot from the network."""
+    definition = make_definition(secure_boot=True)
+    own, throw_away = lab.home.disks / "web1.vars.fd", lab.home.disks / "web1.network-vars.fd"
+    target.start(lab, definition, TCG)
+    write_status(status_of(definition, InstallState.INSTALLED, installs=1))
+    target.start(lab, definition, TCG)
+    own.write_text("with keys and boot entries")
+    target.start(lab, definition, TCG)
+    throw_away.write_text("of another boot")
+    target.start(lab, definition, TCG, options=StartOptions(boot=BootFrom.PXE))
+    unsigned = Firmware(tmp_path / "CODE.fd", throw_away)
+    secure = Firmware(tmp_path / "CODE.ms.fd", own, smm=True)
+    assert [(spec.boot, spec.reboots) for spec in started] == [
+        (unsigned, False), (secure, True), (secure, True), (unsigned, False),
+    ]  # fmt: skip
+    assert own.read_text() == "with keys and boot entries"
+    assert throw_away.read_text() == "template"
+
+
+def test_hardware_that_cannot_be_is_refused_before_anything_is_there(
+    lab: Lab, started: list[MachineSpec], monkeypatch: pytest.MonkeyPatch, host_key: SshHostKey, tmp_path: Path
+) -> None:
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA pvmlab\n")
+    monkeypatch.setattr(ssh, "lab_key", lambda _: KeyPair(tmp_path / "key"))
+    monkeypatch.setattr(target, "make_key", lambda name, *, scratch: host_key)
+    monkeypatch.setattr(target, "host_mirror", lambda: Mirror("http://mirror.test/debian", None))
+    monkeypatch.setattr("lab.tpm.PROGRAM", "swtpm-of-nobody")
+    with pytest.raises(PrerequisiteError, match="swtpm-of-nobody"):
+        target.create(lab, MachineRequest(name="web1", distro="debian-12", tpm=True))
+    assert not DefinitionStore(lab).exists("web1")
+    assert not list(lab.home.disks.iterdir())

@@ -11,7 +11,7 @@ import pytest
 from contracts import document, nocloud
 from contracts.answers import DOCUMENTS
 from contracts.install import InstallerConfig
-from contracts.machine import DiskBus, Installer
+from contracts.machine import DiskBus, ExtraDisk, Installer
 from pxeboot_stack.boot_handler import documents
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
@@ -59,6 +59,23 @@ def test_the_configuration_has_all_that_the_installer_needs(lab: Settings) -> No
     assert config.kernel_args == ("console=ttyS0,115200", "quiet")
     assert config.reboot_on_success is False
     assert answer.media_type == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("first", "further", "serial"),
+    [
+        (DiskBus.NVME, DiskBus.NVME, "pvmlab-disk0"),
+        (DiskBus.SATA, DiskBus.SATA, "pvmlab-disk0"),
+        (DiskBus.NVME, DiskBus.VIRTIO, ""),
+        (DiskBus.VIRTIO, DiskBus.VIRTIO, ""),
+    ],
+)
+def test_a_disk_that_linux_may_call_otherwise_is_named_by_its_serial_number(
+    lab: Settings, first: DiskBus, further: DiskBus, serial: str
+) -> None:
+    machine = make_machine(disk_bus=first, more_disks=(ExtraDisk(size_gib=1, bus=further),))
+    config = document.loads(InstallerConfig, documents.render(machine, "config", lab, token=TOKEN).body)
+    assert (config.disk, config.disk_serial) == (first.device, serial)
 
 
 def test_no_kernel_argument_of_the_installed_system_has_the_token(lab: Settings) -> None:

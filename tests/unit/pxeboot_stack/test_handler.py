@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import email
 import json
 import logging
 import re
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from contracts import document, nocloud
 from contracts.install import InstallerConfig
-from contracts.machine import DiskBus, Nic, VmDefinition
+from contracts.machine import DiskBus, MachineSource, Nic, VmDefinition
 from contracts.orders import Order, OrderKind
 from contracts.report import InstallState, MachineStatus, Outcome, Phase, Report
 from contracts.timeline import EventKind, Strangers
+from pxeboot_stack.boot_handler.documents import render as documents_render
 from pxeboot_stack.boot_handler.handler import BootHandler
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
@@ -431,3 +433,27 @@ def test_files_of_artifacts_are_read_once_and_again_when_they_change(
     reads.clear()
     boot(handler)
     assert reads == ["rootfs.tar.zst.json"]
+
+
+def test_a_machine_from_an_image_is_sent_to_its_disk_and_nothing_is_remembered(tmp_path: Path) -> None:
+    lab = make_settings(tmp_path)  # without any artifact
+    cloud = make_machine(source=MachineSource.IMAGE)
+    write_definition(lab.vms, cloud)
+    handler = BootHandler(lab, clock=lambda: 1000.0)
+    script = handler.boot_script(cloud.mac, client=cloud.ip).body
+    assert "web1 has its system from a cloud image; it boots from its disk" in script
+    assert script.endswith("exit 1\n")
+    assert state(lab) is None
+
+
+def test_user_data_of_a_persons_own_is_a_part_of_the_seed(lab: Settings, handler: BootHandler) -> None:
+    (lab.vms / "web1.user-data").write_text("#!/bin/sh\necho hello\n")
+    seed = handler.machine_document(boot(handler), "cloud-init/user-data", client=MACHINE.ip).body
+    parts = [part.get_payload() for part in email.message_from_string(seed).walk() if not part.is_multipart()]
+    assert [str(part).splitlines()[0] for part in parts] == ["#!/bin/sh", "#cloud-config"]
+
+
+def test_user_data_that_cannot_be_read_stops_the_install(lab: Settings, handler: BootHandler) -> None:
+    (lab.vms / "web1.user-data").write_bytes(b"\xff")
+    with pytest.raises(Refusal, match="the user-data"):
+        documents_render(MACHINE, "cloud-init/user-data", lab, token="0" * 32)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.arch import Arch
+from pipeline import emulation
 from pipeline.appliance import accelerator
 from pipeline.appliance.boot import Appliance, ApplianceError, Job, run_job
 from pipeline.errors import UsageError
@@ -33,7 +34,7 @@ class Lab:
         device.touch()
         monkeypatch.setenv("PATH", str(self._bin), prepend=":")
         monkeypatch.delenv("PVMLAB_ACCEL", raising=False)
-        monkeypatch.setattr(accelerator, "_KVM_DEVICE", device)
+        monkeypatch.setattr(emulation, "KVM_DEVICE", device)
         monkeypatch.setattr(accelerator, "_FIRST_WORD_OF_HARDWARE", 0.6)
         monkeypatch.setattr(accelerator, "_FIRST_WORD_EMULATED", 5.0)
 

@@ -1,0 +1,38 @@
+"""How far a target's install is: ``status/<name>.json``, written by the boot handler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contracts import document
+from contracts.document import DocumentError
+from contracts.machine import VmDefinition
+from contracts.report import MachineStatus
+from lab.lab import Lab
+from pipeline.errors import ConflictError
+
+
+def read_status(lab: Lab, definition: VmDefinition) -> MachineStatus:
+    """Return how far the target's install is: a fresh status if nothing is known, or only of an older machine.
+
+    :raises ConflictError: if the file is broken.
+    """
+    path = status_path(lab, definition.name)
+    try:
+        status = document.loads(MachineStatus, path.read_bytes())
+    except FileNotFoundError:
+        return MachineStatus(name=definition.name, uuid=definition.uuid)
+    except DocumentError as error:
+        raise ConflictError(
+            f"the install status of {definition.name} is broken",
+            details="\n".join([str(path), *error.faults]),
+            resolution="remove that file: then the machine counts as not installed, and is installed at its next start",
+        ) from None
+    if status.uuid != definition.uuid:
+        return MachineStatus(name=definition.name, uuid=definition.uuid)
+    return status
+
+
+def status_path(lab: Lab, name: str) -> Path:
+    """Return where the boot handler keeps the target's install state."""
+    return lab.home.status / f"{name}.json"

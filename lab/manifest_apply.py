@@ -1,0 +1,323 @@
+"""Makes a lab what its lab.yaml says: carries out a :class:`~lab.manifest_plan.Plan`, then brings all machines up."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from contracts.machine import VmDefinition
+from contracts.names import PROVISIONER_NAME
+from lab import provisioner, target
+from lab.bringup import (
+    Artifacts,
+    BringUp,
+    Milestone,
+    Starting,
+    ensure_artifacts,
+    ensure_provisioner_runs,
+    machine_names,
+    stop_unused_network,
+    stopped_if_interrupted,
+    wait_for_provisioner,
+)
+from lab.lab import Lab
+from lab.machine import StopOutcome
+from lab.manifest import Manifest
+from lab.manifest_crew import Crew, Outcome, State
+from lab.manifest_order import levels
+from lab.manifest_plan import Action, ActionKind, CurrentLab, CurrentMachine, Plan, changed, make_plan
+from lab.network_settings import read_settings, write_settings
+from lab.progress import Reporter
+from lab.progress_many import Board
+from lab.spec import AcceleratorKind
+from lab.store import DefinitionStore
+from lab.wait import Deadline
+from pipeline.errors import ConflictError, PvmlabError
+
+_STOP = 60.0  # seconds for a guest to shut down
+Check = Callable[[VmDefinition, str | None], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """How to bring a lab up.
+
+    :ivar recreate: make machines anew that cannot be changed; what is on their disks is lost.
+    :ivar prune: remove machines that the file does not name. :ivar jobs: machines on their way at once; 0 to choose.
+    :ivar timeout: seconds for each machine; None for plenty.
+    """
+
+    recreate: bool = False
+    prune: bool = False
+    jobs: int = 0
+    timeout: float | None = None
+
+
+class LabUpError(PvmlabError):
+    """Some machines did not come up. :ivar outcomes: what became of each."""
+
+    def __init__(self, outcomes: Mapping[str, Outcome]) -> None:
+        self.outcomes = dict(outcomes)
+        bad = {name: outcome for name, outcome in outcomes.items() if outcome.state is not State.UP}
+        first = next(outcome.error for outcome in bad.values() if outcome.error is not None)
+        if isinstance(first, PvmlabError):
+            self.exit_code = first.exit_code
+        super().__init__(
+            f"{len(bad)} of {len(outcomes)} machines did not come up",
+            details="\n".join(_lines(bad)),
+            resolution="the same command again tries those that are missing; ./pvmlab vm.logs NAME shows a console",
+        )
+
+
+def read_current(lab: Lab) -> CurrentLab:
+    """Return what is there. Looking changes nothing.
+
+    :raises BrokenDefinitionError: for a definition that cannot be understood.
+    """
+    store, record = DefinitionStore(lab), provisioner.find_record(lab)
+    machines = {
+        definition.name: CurrentMachine(
+            definition=definition,
+            running=lab.machine(definition.name).is_running(),
+            user_data=store.find_user_data(definition.name),
+            answers=_read(store, definition),
+        )
+        for definition in store.load_all()
+    }
+    return CurrentLab(
+        lan=lab.lan,
+        mode=record.mode if record is not None else None,
+        provisioner_running=lab.provisioner.is_running(),
+        machines=machines,
+    )
+
+
+def up(
+    lab: Lab, manifest: Manifest, *, options: UpOptions, board: Board, artifacts: Artifacts, check: Check
+) -> dict[str, Outcome]:
+    """Make the lab what *manifest* says, all machines running; return what became of each.
+
+    On Ctrl-C the machines that this call started are stopped; the next one carries on.
+
+    :param check: is shown each machine that will be made, with its user-data, before anything is touched.
+    :raises ConflictError: if that would lose what was not given up by an option.
+    :raises LabUpError: if not all came up.
+    """
+    reporter = board.reporter("lab")
+    with lab.changing_lab():
+        current = read_current(lab)
+        plan = make_plan(manifest, current, prune=options.prune)
+        require_allowed(plan, manifest, current, recreate=options.recreate)
+        made = {action.name for action in plan.of(ActionKind.CREATE, ActionKind.RECREATE)}
+        for machine in manifest.machines:
+            if machine.name in made:
+                check(machine.trial, machine.request.user_data)
+        for trial in {_kind(machine.trial): machine.trial for machine in manifest.machines}.values():
+            ensure_artifacts(artifacts, trial)
+        _Change(lab, manifest, current, reporter).carry_out(plan)
+        with stopped_if_interrupted(lab) as starting:
+            _bring_provisioner_up(lab, reporter, artifacts, starting)
+            board.done("lab")  # from here on, the machines tell
+            outcomes = _bring_up(lab, manifest, options, board, artifacts, starting)
+    if any(outcome.state is not State.UP for outcome in outcomes.values()):
+        raise LabUpError(outcomes)
+    reporter.say("everything is up" if plan.is_empty else f"all {len(outcomes)} machines are up")
+    return outcomes
+
+
+def down(lab: Lab, manifest: Manifest, *, reporter: Reporter, timeout: float = _STOP) -> dict[str, StopOutcome]:
+    """Stop the machines of *manifest*, those that wait for others before these; and the provisioner, if none is left.
+
+    :param timeout: seconds for the guests of each step to shut down before they are ended by force.
+    """
+    graph = {machine.name: [one.name for one in machine.after] for machine in manifest.machines}
+    outcomes: dict[str, StopOutcome] = {}
+    with lab.changing_lab():
+        for group in reversed(levels(graph)):
+            running = [name for name in group if lab.machine(name).is_running()]
+            if running:
+                reporter.show(f"stopping {', '.join(running)}")
+                with ThreadPoolExecutor(len(running)) as threads:
+                    stops = {name: threads.submit(lab.machine(name).stop, timeout=timeout) for name in running}
+                outcomes |= {name: stop.result() for name, stop in stops.items()}
+        others = [name for name in machine_names(lab) if name != PROVISIONER_NAME and lab.machine(name).is_running()]
+        if not others and lab.provisioner.is_running():
+            outcomes[PROVISIONER_NAME] = provisioner.stop(lab)
+        stop_unused_network(lab)
+    for name, outcome in outcomes.items():
+        reporter.say(f"{name}: {outcome}")
+    if others:
+        reporter.say(f"the provisioner runs on, for {', '.join(others)}")
+    elif not outcomes:
+        reporter.say("no machine was running")
+    return outcomes
+
+
+def require_allowed(plan: Plan, manifest: Manifest, current: CurrentLab, *, recreate: bool) -> None:
+    """Check that *plan* may be carried out.
+
+    :raises ConflictError: if machines have to be made anew without *recreate*; if the network is to be another one
+        under machines; if a machine of the file is not the lab's to run.
+    """
+    adopted = [machine.name for machine in manifest.machines if _is_adopted(current, machine.name)]
+    if adopted:
+        raise ConflictError(
+            f"{', '.join(adopted)}: adopted, no machine that this lab runs", resolution="leave it out of the file"
+        )
+    if plan.of(ActionKind.NETWORK) and (current.machines or current.provisioner_running):
+        raise ConflictError(
+            "the network cannot become another one while there are machines or a provisioner on it",
+            details="\n".join(reason for action in plan.of(ActionKind.NETWORK) for reason in action.reasons),
+            resolution="./pvmlab clean first, which removes all machines",
+        )
+    lost = plan.of(ActionKind.RECREATE)
+    if lost and not recreate:
+        raise ConflictError(
+            f"{', '.join(action.name for action in lost)}: this cannot be changed in a machine that is there",
+            details="\n".join(f"{action.name}: {'; '.join(action.reasons)}" for action in lost),
+            resolution="--recreate makes them anew, and what is on their disks is lost",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Change:
+    """Carries out what a plan says of definitions and settings; starts nothing."""
+
+    lab: Lab
+    manifest: Manifest
+    current: CurrentLab
+    reporter: Reporter
+
+    def carry_out(self, plan: Plan) -> None:
+        """Do it all, in the plan's order."""
+        self.lab.ensure_folders()
+        for action in plan.actions:
+            self._carry_out(action)
+        provisioner.create(self.lab, self.manifest.mode)  # does nothing if it is there
+
+    def _carry_out(self, action: Action) -> None:
+        match action.kind:
+            case ActionKind.NETWORK:
+                write_settings(self.lab.home, read_settings(self.lab.home), self.manifest.lan(self.lab.lan))
+            case ActionKind.PROVISIONER:
+                if action.restarts:
+                    provisioner.stop(self.lab)
+                provisioner.create(self.lab, self.manifest.mode)
+            case ActionKind.REMOVE:
+                target.clean(self.lab, action.name)
+            case ActionKind.RECREATE:
+                target.clean(self.lab, action.name)
+                self._create(action.name)
+            case ActionKind.CREATE:
+                self._create(action.name)
+            case ActionKind.CHANGE:
+                self._change(action)
+            case ActionKind.START:
+                return
+        self.reporter.say(f"{action.name}: {_DONE[action.kind]}: {'; '.join(action.reasons)}")
+
+    def _create(self, name: str) -> None:
+        target.create(self.lab, next(each.request for each in self.manifest.machines if each.name == name))
+
+    def _change(self, action: Action) -> None:
+        wanted = next(each for each in self.manifest.machines if each.name == action.name)
+        if action.restarts:
+            self.lab.machine(action.name).stop(timeout=_STOP)
+        store = DefinitionStore(self.lab)
+        with self.lab.changing_definitions():
+            store.rewrite(changed(store.load(action.name), wanted))
+
+
+_DONE = {
+    ActionKind.NETWORK: "set", ActionKind.PROVISIONER: "made", ActionKind.REMOVE: "removed",
+    ActionKind.RECREATE: "made anew", ActionKind.CREATE: "created", ActionKind.CHANGE: "changed",
+}  # fmt: skip
+
+
+def _bring_provisioner_up(lab: Lab, reporter: Reporter, artifacts: Artifacts, starting: Starting) -> None:
+    artifacts.ensure_provisioner()
+    accelerator = lab.accelerator(provisioner.ARCH)
+    deadline = Deadline(provisioner.BOOT * accelerator.patience)
+    ensure_provisioner_runs(lab, accelerator, reporter=reporter, starting=starting)
+    wait_for_provisioner(lab, reporter, deadline)
+
+
+def _bring_up(
+    lab: Lab, manifest: Manifest, options: UpOptions, board: Board, artifacts: Artifacts, starting: Starting
+) -> dict[str, Outcome]:
+    store = DefinitionStore(lab)
+    definitions = {machine.name: store.load(machine.name) for machine in manifest.machines}
+    reporters = {name: board.reporter(name) for name in definitions}
+
+    def work(name: str, reached: Callable[[Milestone], None], go_on: Callable[[], None]) -> None:
+        try:
+            BringUp(
+                lab, definitions[name], reporters[name], artifacts, options.timeout, reached=reached, interrupt=go_on
+            ).run_on_provisioner(starting)
+            reporters[name].say(f"{name}: up")
+        except PvmlabError as error:
+            reporters[name].say(f"{name}: failed: {error.brief}")
+            raise
+        finally:
+            board.done(name)
+
+    def skipped(name: str, why: str) -> None:
+        reporters[name].say(f"{name}: skipped: {why}")
+
+    waits = {machine.name: machine.after for machine in manifest.machines}
+    jobs = options.jobs or usual_jobs(lab, list(definitions.values()))
+    return Crew(waits, work, jobs=jobs, skipped=skipped).run()
+
+
+def usual_jobs(lab: Lab, definitions: Sequence[VmDefinition]) -> int:
+    """Return how many machines to have on their way at once: what the host's processors and free memory are good for.
+
+    Emulated, a machine on its way keeps a processor busy; with hardware acceleration, half of one.
+    """
+    emulated = any(
+        lab.accelerator(arch).kind is AcceleratorKind.TCG for arch in {definition.arch for definition in definitions}
+    )
+    by_processors = (os.cpu_count() or 1) * (1 if emulated else 2)
+    largest = max((definition.memory_mib for definition in definitions), default=1)
+    return max(1, min(by_processors, free_memory_mib() // largest, len(definitions)))
+
+
+def free_memory_mib() -> int:
+    """Return how much memory the host could give to machines (proc(5)); all it has, where it does not tell (macOS)."""
+    try:
+        found = re.search(r"^MemAvailable: +([0-9]+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found is not None:
+        return int(found[1]) >> 10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def _kind(machine: VmDefinition) -> tuple[object, ...]:
+    """Return what decides from which artifacts a machine is made."""
+    return machine.distro, machine.arch, machine.installer, machine.source, bool(machine.image)
+
+
+def _is_adopted(current: CurrentLab, name: str) -> bool:
+    there = current.machines.get(name)
+    return there is not None and not there.definition.managed
+
+
+def _read(store: DefinitionStore, definition: VmDefinition) -> str | None:
+    try:
+        return store.answers_path(definition.name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _lines(bad: Mapping[str, Outcome]) -> list[str]:
+    lines = []
+    for name, outcome in bad.items():
+        lines.append(f"{name}: {outcome.state}: {outcome.why}")
+        if isinstance(outcome.error, PvmlabError) and outcome.error.details:
+            lines += [f"  {line}" for line in outcome.error.details.splitlines()]
+    return lines

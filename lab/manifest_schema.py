@@ -1,0 +1,88 @@
+"""Checks a lab.yaml against its JSON Schema, and says every fault in words, with its place."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distros.strict_yaml import Fault, Node
+
+SCHEMA_FILE = Path(__file__).with_name("lab.schema.json")
+_EXTENSION = "x-"
+
+
+@functools.cache
+def schema() -> Mapping[str, Any]:
+    """Return the published schema."""
+    found: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def plain(node: Node) -> Any:
+    """Return the plain data of *node*: text, number, truth, nothing, list, mapping."""
+    if isinstance(node.content, dict):
+        return {key: plain(value) for key, value in node.content.items()}
+    if isinstance(node.content, list):
+        return [plain(value) for value in node.content]
+    match node.kind:
+        case "null":
+            return None
+        case "true or false":
+            return node.content.lower() == "true"
+        case "a number":
+            return _number(node.content)
+        case _:
+            return node.content
+
+
+def find_faults(node: Node) -> list[Fault]:
+    """Return all that the schema refuses in the whole file."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 (0.1 s that only these verbs pay)
+
+    validator = Draft202012Validator(schema())
+    faults: list[Fault] = []
+    for error in validator.iter_errors(plain(node)):
+        faults += _faults(error, _find(node, error.absolute_path))
+    return faults
+
+
+def _faults(error: Any, node: Node) -> Iterable[Fault]:
+    match error.validator:
+        case "additionalProperties":
+            known = [*error.schema["properties"]]
+            content = node.content if isinstance(node.content, dict) else {}
+            for key, value in content.items():
+                if key not in known and not (key.startswith(_EXTENSION) and "patternProperties" in error.schema):
+                    yield Fault(
+                        *value.key_place, value.path, f"there is no such key here; there are: {', '.join(known)}"
+                    )
+        case "required":
+            missing = [key for key in error.validator_value if key not in error.instance]
+            yield from (Fault(*node.place, node.path, f"the key {key!r} is missing") for key in missing)
+        case _:
+            meant = error.schema.get("description", "something else")
+            what = node.kind if isinstance(node.content, (list, dict)) or node.kind == "null" else repr(node.content)
+            yield Fault(*node.place, node.path, f"it must be {meant}; it is {what:.80}")
+
+
+def _find(node: Node, path: Iterable[str | int]) -> Node:
+    """Return the value at *path*; the last one on the way that there is."""
+    for step in path:
+        content = node.content
+        if isinstance(content, dict) and isinstance(step, str):
+            node = content.get(step, node)
+        elif isinstance(content, list) and isinstance(step, int):
+            node = content[step]
+    return node
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text  # 0o17, .inf: no number that is asked for anywhere

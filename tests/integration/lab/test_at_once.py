@@ -1,0 +1,92 @@
+"""The verbs of snapshots, clones and forwards, each several times at once: one does it, or all agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from contracts import nocloud
+from contracts.machine import PortForward, VmDefinition
+from lab import clones, forwards, snapshot_store, snapshots, target
+from lab.clones import CloneRequest
+from lab.store import DefinitionStore
+from pipeline.errors import ConflictError
+from tests.fakes.idle_machines import IdleLab
+from tests.fakes.installed_disks import system_files, write_installed_disk
+
+AT_ONCE = 5
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[IdleLab]:
+    """A lab with web1, installed."""
+    idle = IdleLab(tmp_path)
+    definition = idle.make("web1")
+    write_installed_disk(target.disk_path(idle.lab, "web1"), system_files("web1", documents(idle, definition)))
+    yield idle
+    idle.end()
+
+
+def documents(place: IdleLab, definition: VmDefinition) -> dict[str, str]:
+    return {kind: make(definition, place.lab.lan) for kind, make in nocloud.DOCUMENTS.items()}
+
+
+def all_at_once(work: Callable[[int], object]) -> list[str]:
+    """Have *work* done several times at once; return what became of each, in no order."""
+
+    def attempt(number: int) -> str:
+        try:
+            work(number)
+        except ConflictError as error:
+            return error.brief
+        return "done"
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return sorted(threads.map(attempt, range(AT_ONCE)))
+
+
+def test_one_snapshot_of_a_name_is_taken(place: IdleLab) -> None:
+    definition = DefinitionStore(place.lab).load("web1")
+    said = all_at_once(lambda _: snapshots.take(place.lab, definition, "one"))
+    assert said == ["done", *["web1 has a snapshot 'one' already"] * (AT_ONCE - 1)]
+    assert len(snapshot_store.list_snapshots(place.lab.home, "web1")) == 1
+
+
+def test_snapshots_and_restores_take_turns(place: IdleLab) -> None:
+    definition = DefinitionStore(place.lab).load("web1")
+    snapshots.take(place.lab, definition, "start")
+
+    def work(number: int) -> None:
+        if number % 2:
+            snapshots.restore(place.lab, definition, "start", place.accelerator)
+        else:
+            snapshots.take(place.lab, definition, f"s{number}")
+
+    assert all_at_once(work) == ["done"] * AT_ONCE
+    for each in snapshot_store.list_snapshots(place.lab.home, "web1"):
+        snapshots.restore(place.lab, definition, each.name, place.accelerator)
+    assert not snapshot_store.needs_care(place.lab.home, "web1")
+
+
+def test_one_clone_of_a_name_is_made_and_those_of_others_are_all_different(place: IdleLab) -> None:
+    def clone(name: str) -> None:
+        request = CloneRequest(source="web1", name=name)
+        clones.clone(place.lab, request, documents=lambda definition: documents(place, definition))
+
+    assert all_at_once(lambda _: clone("same")) == ["done", *["there is a machine 'same' already"] * (AT_ONCE - 1)]
+    assert all_at_once(lambda number: clone(f"c{number}")) == ["done"] * AT_ONCE
+    machines = DefinitionStore(place.lab).load_all()
+    assert len(machines) == AT_ONCE + 2
+    for field in ("uuid", "mac", "ip", "ssh_host_key"):
+        assert len({getattr(machine, field) for machine in machines}) == len(machines), field
+
+
+def test_one_machine_gets_a_port(place: IdleLab) -> None:
+    for number in range(AT_ONCE):
+        place.make(f"m{number}")
+    said = all_at_once(lambda number: forwards.add(place.lab, f"m{number}", PortForward(host=23456, guest=80)))
+    assert said.count("done") == 1
+    assert all(word == "done" or "leads to port 80 of m" in word for word in said)
