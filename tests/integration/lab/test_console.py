@@ -71,7 +71,8 @@ class Person:
     def _look(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + LIMIT
         while not condition():
-            assert time.monotonic() < deadline, f"{what} did not come; seen: {self.seen!r}"
+            late = f"{what} did not come; seen: {self.seen!r}; it ended: {self.process.poll()}"
+            assert time.monotonic() < deadline, late
             if select.select([self._screen], [], [], 0.1)[0]:
                 self.seen += os.read(self._screen, 65536).decode(errors="replace")
 

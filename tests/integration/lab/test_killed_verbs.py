@@ -21,7 +21,6 @@ from tests.fakes.idle_machines import IdleLab
 from tests.fakes.installed_disks import read_files, system_files, write_installed_disk
 
 SOME, MANY = 12, 120
-LONGEST = 0.25  # seconds; each of the three takes about half of that
 
 
 class Worker:
@@ -75,14 +74,22 @@ def worker(place: IdleLab) -> Iterator[Worker]:
     process.close()
 
 
+def duration(worker: Worker, what: str, name: str) -> float:
+    """Return the seconds that *what* takes here and now, undisturbed."""
+    began = time.monotonic()
+    assert worker.carry_out(what, name)
+    return time.monotonic() - began
+
+
 def check_offline(place: IdleLab, worker: Worker, rounds: int) -> int:
     """Kill snapshots, restores and clones of a machine that is off; return how many were in the middle."""
     definition, chance, cut = DefinitionStore(place.lab).load("web1"), random.Random(11), 0
     disk = target.disk_path(place.lab, "web1")
+    longest = {what: duration(worker, what, "first") for what in ("snapshot", "restore", "clone")}
     for number in range(rounds):
         what = ("snapshot", "restore", "clone")[number % 3]
         name = f"x{number}"
-        done = worker.kill_at(what, name, chance.uniform(0, LONGEST))
+        done = worker.kill_at(what, name, chance.uniform(0, longest[what]))
         cut += not done
         snapshots.restore(place.lab, definition, "start", place.accelerator)
         assert read_files(disk, 5 << 20, {"etc/hostname": ""}) == {"etc/hostname": "web1\n"}
@@ -104,8 +111,9 @@ def check_live(place: IdleLab, worker: Worker, rounds: int) -> int:
     """Kill snapshots of a machine that runs; return how many were in the middle."""
     definition, chance, cut = DefinitionStore(place.lab).load("web1"), random.Random(13), 0
     machine = place.start("web1", runs=True)
+    longest = duration(worker, "snapshot", "first")
     for number in range(rounds):
-        cut += not worker.kill_at("snapshot", f"y{number}", chance.uniform(0, LONGEST))
+        cut += not worker.kill_at("snapshot", f"y{number}", chance.uniform(0, longest))
         snapshots.recover(place.lab, "web1")
         with qmp.connect(machine.qmp_socket) as client:
             assert client.execute("query-status")["status"] == "running"
