@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import ipaddress
 import re
 import uuid
@@ -163,7 +164,7 @@ class VmDefinition:
         if self.answer_file is not AnswerFile.LAB and not self.installer.is_native:
             raise ValueError("answer_file is for a distribution's own installer, and installer is pvmlab")
 
-    @property
+    @functools.cached_property
     def cards(self) -> tuple[Nic, ...]:
         """All its LAN cards, the first one first."""
         return (Nic(mac=self.mac, ip=self.ip, ipv6=self.ipv6), *self.nics)

@@ -2,7 +2,8 @@
 
 ``unshare`` makes a network of their own, with a private view of files and processes; an ordinary user gets a user
 namespace besides, in which the services keep the user's account and have capabilities over nothing but that network.
-Targets are on the lab's switch as ever. :mod:`lab.host_mode_inside` is what runs in there.
+Targets are on the lab's switch as ever. :mod:`lab.host_mode_inside` is what runs in there;
+:mod:`lab.host_mode_uplink` joins it with a real network.
 
 What a provisioner in a machine has and this has not: a way out for the targets, a container, an sshd of its own.
 """
@@ -15,9 +16,10 @@ import os
 import sys
 from pathlib import Path
 
-from lab import ssh_config
+from lab import host_mode_uplink, ssh_config
 from lab.host_services import HostServices, connect_command
 from lab.lab import Lab
+from lab.provisioner_record import find_record
 from pipeline.errors import PrerequisiteError
 from pipeline.run import find_program, run
 
@@ -25,7 +27,7 @@ PROGRAMS = {
     "dnsmasq": "dnsmasq-base", "nginx": "nginx-light", "ip": "iproute2", "unshare": "util-linux",
     "nsenter": "util-linux", "setpriv": "util-linux", "bash": "bash",
 }  # fmt: skip
-_MODULES = ("uvicorn", "starlette", "jinja2")
+_MODULES = ("uvicorn", "httptools", "starlette", "jinja2")
 _NO_NAMESPACES = """\
 the kernel refuses them to ordinary users in some systems; one of these is then set (sysctl -a shows them):
   kernel.apparmor_restrict_unprivileged_userns = 1 (Ubuntu 24.04), kernel.unprivileged_userns_clone = 0, \
@@ -77,6 +79,10 @@ def start(lab: Lab) -> None:
     :raises PvmlabError: if they do not start.
     """
     require_host()
+    record = find_record(lab.home)
+    interface = record.interface if record is not None else ""
+    if interface:
+        host_mode_uplink.require_interface(interface)
     for folder in (lab.cache.images, lab.cache.initrds, lab.cache.root / "ipxe"):
         with contextlib.suppress(OSError):  # somebody else's cache: what is not in there is not served
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +92,12 @@ def start(lab: Lab) -> None:
         [*unshare_arguments(), sys.executable, "-m", "lab.host_mode_inside",
          services.qmp_socket, switch, lab.home.root, lab.cache.root, _libraries()]
     )  # fmt: skip
+    if interface:
+        try:
+            host_mode_uplink.plug_in(interface, services.require_inner_pid())
+        except BaseException:  # Ctrl-C too: half a network serves nobody
+            services.stop(timeout=0)
+            raise
 
 
 def _libraries() -> Path:

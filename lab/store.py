@@ -11,6 +11,7 @@ from contracts import document
 from contracts.answers import OWN_SUFFIX
 from contracts.arch import Arch
 from contracts.document import DocumentError
+from contracts.lan import DhcpMode
 from contracts.machine import (
     MAX_FURTHER_NICS,
     AnswerFile,
@@ -94,6 +95,8 @@ class DefinitionStore:
         :raises NotFoundError: if there is none. :raises BrokenDefinitionError: if it makes no sense.
         """
         path = self.path(name)
+        if path.exists() and not path.is_file():
+            raise BrokenDefinitionError(path, ["it is no regular file"])
         try:
             definition = document.loads(VmDefinition, path.read_bytes())
         except FileNotFoundError:
@@ -159,11 +162,17 @@ class DefinitionStore:
     def _plan_cards(self, request: MachineRequest, others: Sequence[VmDefinition]) -> tuple[Nic, ...]:
         """Return the LAN cards of the machine, with addresses that none of *others* has.
 
-        :raises UsageError: if there cannot be so many. :raises ConflictError: if an address is taken.
+        :raises UsageError: if there cannot be so many, or the first one's address is not ours to choose.
+        :raises ConflictError: if an address is taken.
         """
         if not 1 <= request.cards <= 1 + MAX_FURTHER_NICS:
             raise UsageError(f"a machine has 1 to {1 + MAX_FURTHER_NICS} cards, not {request.cards}")
         lan, identity = self._lab.lan, self._lab.identity()
+        if lan.dhcp is DhcpMode.PROXY and not request.ip:
+            raise UsageError(
+                f"the address of {request.name} must be said", details="another DHCP server gives out the addresses",
+                resolution="--ip=ADDRESS, the one that it gives to this machine's MAC address",
+            )  # fmt: skip
         owners = {address: other.name for other in others for card in other.cards for address in (card.mac, card.ip)}
         cards: list[Nic] = []
         for number in range(1, request.cards + 1):
