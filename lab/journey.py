@@ -30,6 +30,8 @@ from lab.wait import Deadline
 from pipeline.errors import ConflictError, PvmlabError
 
 DEFAULT_DISTRO = "debian-12"
+Check = Callable[[VmDefinition], None]
+"""Is shown a machine; what it raises keeps that from being started."""
 STOP_TIMEOUT = 60.0  # seconds for a guest to shut down; emulated 10 are usual
 
 
@@ -44,14 +46,16 @@ class Artifacts(Protocol):
 
 
 def up(
-    lab: Lab, *, name: str, distro: str | None, reporter: Reporter, artifacts: Artifacts, timeout: float | None = None
-) -> None:
+    lab: Lab, *, name: str, distro: str | None, reporter: Reporter, artifacts: Artifacts, timeout: float | None = None,
+    check: Check | None = None,
+) -> None:  # fmt: skip
     """Bring the lab up: artifacts, provisioner and the target *name*, which is created if it is missing.
 
     On Ctrl-C the machines that this call started are stopped; the next ``up`` carries on.
 
     :param distro: what to install; None for the usual, or what the target is.
     :param timeout: seconds to wait for the target; None for plenty.
+    :param check: is shown the target before anything is built, made or started for it, and again when all is built.
     :raises ConflictError: if another command is bringing the lab up or down, or the target is of another *distro*.
     """
     require_name(name)
@@ -65,7 +69,8 @@ def up(
             )
         request = MachineRequest(name=name, distro=distro or DEFAULT_DISTRO)
         machine = definition or request
-        artifacts.ensure_for(machine.distro, machine.arch, machine.installer)
+        with _checked(check, definition or (target.plan(lab, request) if check is not None else None)):
+            artifacts.ensure_for(machine.distro, machine.arch, machine.installer)
         if definition is None:
             definition = target.create(lab, request)
             reporter.say(f"created {name}: {definition.distro}, {definition.ip}")
@@ -80,17 +85,29 @@ def start(
     artifacts: Artifacts,
     wait: bool,
     timeout: float | None = None,
+    check: Check | None = None,
 ) -> None:
     """Start a target, and the provisioner before it if that is off.
 
-    :param wait: return when one can log in, not when its machine runs.
+    :param wait: return when one can log in, not when its machine runs. :param check: as for :func:`up`.
     :raises ConflictError: if it runs already (without *wait*), or is not the lab's to run.
     """
     target.require_managed(definition)  # before anything is built for it
     if not wait and lab.machine(definition.name).is_running():
         raise ConflictError(f"{definition.name} is already running", resolution=ssh.login_hint(definition.name))
-    artifacts.ensure_for(definition.distro, definition.arch, definition.installer)
+    with _checked(check, definition):
+        artifacts.ensure_for(definition.distro, definition.arch, definition.installer)
     _Start(lab, definition, reporter, timeout).run(wait=wait)
+
+
+@contextlib.contextmanager
+def _checked(check: Check | None, definition: VmDefinition | None) -> Iterator[None]:
+    """Check before and after: what a document is checked by may be among the artifacts that are built meanwhile."""
+    if check is not None and definition is not None:
+        check(definition)
+    yield
+    if check is not None and definition is not None:
+        check(definition)
 
 
 def start_provisioner(lab: Lab, *, reporter: Reporter, artifacts: Artifacts) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from contracts import document
 from contracts.document import DocumentError
 from contracts.machine import FirmwareKind, VmDefinition
+from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus
 from contracts.timeline import EVENTS_SUFFIX
+from contracts.tokens import RECORDS, record_name
 from distros.family import Family
 from distros.registry import require_release
 from distros.release import Release
@@ -22,7 +24,7 @@ from lab.keys import make_key
 from lab.lab import Lab
 from lab.native import find_repository, require_memory, require_sources
 from lab.spec import Accelerator, Bios, Disk, Firmware, LanCard, MachineSpec
-from lab.store import DefinitionStore, MachineRequest, require_name
+from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest, require_name
 from pipeline import commit
 from pipeline.debian.apt_sources import host_mirror
 from pipeline.errors import ConflictError, PrerequisiteError, PvmlabError
@@ -83,17 +85,10 @@ def create(
     """
     require_name(request.name)
     release = require_release(request.distro, request.arch)
-    lab.ensure_folders()
     store = DefinitionStore(lab)
+    lab.ensure_folders()
     with lab.changing_definitions():
-        definition = store.plan(
-            request,
-            host_key=make_key(request.name, scratch=lab.home.ssh),
-            authorized_key=ssh.lab_key(lab).read_public(),
-            package_sources=_package_sources(release),
-            repository=find_repository(release, request.arch) if request.installer.is_native else "",
-        )
-        definition = dataclasses.replace(definition, managed=managed)
+        definition = dataclasses.replace(plan(lab, request), managed=managed)
         if check is not None:
             check(definition)
         if definition.installer.is_native:
@@ -105,6 +100,23 @@ def create(
         store.write(definition, request.answers)
         ssh.write_files(lab, provisioner.find_access(lab))
     return definition
+
+
+def plan(lab: Lab, request: MachineRequest) -> VmDefinition:
+    """Return the machine that *request* asks for, as it would be now; nothing of it is kept.
+
+    :raises PvmlabError: as :func:`create`.
+    """
+    require_name(request.name)
+    release = require_release(request.distro, request.arch)
+    lab.ensure_folders()
+    return DefinitionStore(lab).plan(
+        request,
+        host_key=make_key(request.name, scratch=lab.home.ssh),
+        authorized_key=ssh.lab_key(lab).read_public(),
+        package_sources=_package_sources(release),
+        repository=find_repository(release, request.arch) if request.installer.is_native else "",
+    )
 
 
 def _package_sources(release: Release) -> tuple[str, ...]:
@@ -191,6 +203,18 @@ def read_status(lab: Lab, definition: VmDefinition) -> MachineStatus:
     return status
 
 
+def is_installed_next(lab: Lab, definition: VmDefinition) -> bool:
+    """Tell whether the target is installed when it boots from the network next: it was not yet, or it is ordered.
+
+    :raises ConflictError: if its status is broken.
+    """
+    status = read_status(lab, definition)
+    if (due := orders.find_due(lab, definition, status)) is not None:
+        return due.kind is OrderKind.REINSTALL
+    state = status.resume if status.state is InstallState.RESCUE else status.state
+    return state is not InstallState.INSTALLED
+
+
 def status_path(lab: Lab, name: str) -> Path:
     """Return where the boot handler keeps the target's install state."""
     return lab.home.status / f"{name}.json"
@@ -210,11 +234,20 @@ def clean(lab: Lab, name: str) -> None:
         logs = machine.logs
         for path in (disk_path(lab, name), variables_path(lab, name), status_path(lab, name),
                      lab.home.status / f"{name}{EVENTS_SUFFIX}", orders.order_path(lab, name), logs.ours, logs.serial,
-                     logs.qemu):  # fmt: skip
+                     logs.qemu, *_token_records(lab, name)):  # fmt: skip
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}.1").unlink(missing_ok=True)  # the log of the run before
         store.delete(name)
         ssh.write_files(lab, provisioner.find_access(lab))
+
+
+def _token_records(lab: Lab, name: str) -> list[Path]:
+    """Return what the boot handler keeps of the machine's token; of a broken definition's, it removes it itself."""
+    try:
+        uuid = DefinitionStore(lab).load(name).uuid
+    except BrokenDefinitionError:
+        return []
+    return [lab.home.status / RECORDS / record_name(uuid)]
 
 
 def _prepare_disk(lab: Lab, definition: VmDefinition) -> None:
