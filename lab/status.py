@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from contracts.lan import Lan
 from contracts.machine import VmDefinition
 from contracts.report import InstallState, MachineStatus
 from contracts.timeline import RefusedDefinition, ServiceFaults
@@ -62,12 +63,14 @@ class TargetView:
 class ProvisionerView:
     """The provisioner.
 
-    :ivar mode: vm, or host (:mod:`lab.host_mode`). :ivar services: what it says of itself, empty if it is off or has
-        said nothing yet.
+    :ivar mode: vm, or host (:mod:`lab.host_mode`). :ivar interface: of this host, which the lab's network is joined
+        with in host mode; empty for none. :ivar services: what it says of itself, empty if it is off or has said
+        nothing yet.
     """
 
     created: bool
     mode: str
+    interface: str
     state: MachineState
     services: str
     message: str
@@ -78,11 +81,16 @@ class ProvisionerView:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabView:
-    """A whole lab. :ivar strangers: MAC addresses of unknown machines that were seen of late, the latest first."""
+    """A whole lab.
+
+    :ivar lan: the settings of its network. :ivar strangers: MAC addresses of unknown machines that were seen of late,
+        the latest first.
+    """
 
     home: str
     cache: str
     subnet: str
+    lan: Lan
     network_running: bool
     accelerator: str
     accelerator_reason: str
@@ -98,6 +106,7 @@ def view_lab(lab: Lab) -> LabView:
         home=str(lab.home.root),
         cache=str(lab.cache.root),
         subnet=lab.lan.subnet,
+        lan=lab.lan,
         network_running=lab.network.is_running(),
         accelerator=accelerator.kind.value if isinstance(accelerator, Accelerator) else "none",
         accelerator_reason=accelerator.reason if isinstance(accelerator, Accelerator) else accelerator,
@@ -114,6 +123,7 @@ def view_provisioner(lab: Lab) -> ProvisionerView:
     return ProvisionerView(
         created=record is not None,
         mode=lab.provisioner_mode.value,
+        interface=record.interface if record else "",
         state=state,
         services=said.state.value if said else "",
         message=said.message if said else "",
@@ -183,7 +193,7 @@ def _view(lab: Lab, definition: VmDefinition, status: MachineStatus, state: Mach
         managed=definition.managed,
         ordered=due.kind.value if due else "",
         last_event=last.text if last else "",
-        last_time=last.latest if last else 0.0,
+        last_time=max(status.updated, last.latest) if last else 0.0,
         diagnosis=diagnose(status, events, now=now) if waiting and silent and last else "",
         ssh=f"./pvmlab vm.shell {definition.name}",
     )

@@ -18,7 +18,7 @@ from cli.verbs.words import OUTPUT, TIMEOUT
     "disk-size": "such as 8G",
     "disk-bus": "nvme or virtio",
     "firmware": "uefi (PXE), uefi-http (UEFI HTTP boot), or bios (with the distribution's own installer)",
-    "ip": "address in the lower half of the lab's network (default: the first free one)",
+    "ip": "address in the lower half of the lab's network (default: the first free one; no default with --dhcp=proxy)",
     "mac": "MAC address (default: made from the lab and the name)",
     "installer": "pvmlab, or native: the distribution's own (default: pvmlab; native with --answer-file)",
     "answer-file": "what the distribution's own installer is told, instead of the lab's answers; *.j2 is a template",
@@ -101,7 +101,7 @@ def vm_clean(_c: Context, name: str, *, yes: bool = False) -> None:
 
 
 @task(name="events", positional=["name"], auto_shortflags=False, help={
-    "name": "the machine, or the MAC address of an unknown one",
+    "name": "the machine, or a MAC address",
     "follow": "go on with what happens, until Ctrl-C",
     "output": OUTPUT,
 })  # fmt: skip
@@ -129,7 +129,8 @@ def vm_reinstall(_c: Context, name: str, *, rescue: bool = False, withdraw: bool
     "name": "what to call it: 1 to 63 of a-z, 0-9 and inner hyphens",
     "distro": "what to install on it",
     "arch": "x86_64 or aarch64",
-    "ip": "address in the lower half of the lab's network (default: the first free one)",
+    "ip": "address in the lower half of the lab's network (default: the first free one; with --dhcp=proxy, the one it "
+          "was seen with)",
     "output": OUTPUT,
 })  # fmt: skip
 def vm_adopt(
