@@ -25,15 +25,17 @@ def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -
     """
     from cli.builds import DoitArtifacts
     from cli.setup import setup
+    from cli.start_checks import require_documents
     from lab import journey
     from lab.lab import Lab
     from lab.progress import open_reporter
 
     setup(for_tests=False)
+    lab = Lab.from_environment()
     with open_reporter() as reporter:
         journey.up(
-            Lab.from_environment(), name=name, distro=distro or None, reporter=reporter,
-            artifacts=DoitArtifacts(), timeout=timeout or None,
+            lab, name=name, distro=distro or None, reporter=reporter, artifacts=DoitArtifacts(),
+            timeout=timeout or None, check=lambda machine: require_documents(lab, machine),
         )  # fmt: skip
 
 

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from cli.output import FORMATS, SCHEMA, emit, say
+from cli.output import FORMATS, SCHEMA, emit, say, until_interrupted
+from cli.start_checks import require_documents
 from contracts.arch import Arch
 from contracts.document import encode
+from contracts.lan import DhcpMode
 from contracts.machine import VmDefinition
 from contracts.names import normalize_mac
 from contracts.orders import OrderKind
@@ -22,7 +24,7 @@ from lab.events import follow_events, read_events, read_strangers
 from lab.lab import Lab
 from lab.status import SILENCE
 from lab.store import DefinitionStore, MachineRequest
-from pipeline.errors import UsageError
+from pipeline.errors import NotFoundError, UsageError
 
 _HEADINGS = ("TIME", "SOURCE", "WHAT")
 
@@ -39,16 +41,16 @@ def show_events(name: str, *, follow: bool, output: str) -> None:
     if (stranger := _find_stranger(lab, name)) is not None:
         _print_events(stranger.mac, stranger.events, "", output=output)
         return
-    definition = DefinitionStore(lab).load(name)
+    definition = _find_by_mac(lab, name) or DefinitionStore(lab).load(name)
     if follow:
-        for event in follow_events(lab, definition):
-            line = json.dumps(_plain(event), ensure_ascii=False) if output == "json" else "  ".join(_row(event))
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
-        return
+        with until_interrupted():
+            for event in follow_events(lab, definition):
+                line = json.dumps(_plain(event), ensure_ascii=False) if output == "json" else "  ".join(_row(event))
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
     status = target.read_status(lab, definition)
     events = read_events(lab, definition, status)
-    _print_events(name, events, _diagnosis(lab, definition, events), output=output)
+    _print_events(definition.name, events, _diagnosis(lab, definition, events), output=output)
 
 
 def reinstall(name: str, *, rescue: bool, withdraw: bool) -> None:
@@ -73,7 +75,7 @@ def reinstall(name: str, *, rescue: bool, withdraw: bool) -> None:
         )
     kind = OrderKind.RESCUE if rescue else OrderKind.REINSTALL
     orders.give(lab, definition, kind)
-    what = "boots a rescue shell, once" if rescue else "is installed once more, and what is on its disk is lost,"
+    what = "boots a rescue shell, once," if rescue else "is installed once more, and what is on its disk is lost,"
     what = "is made anew from its image, and what is on its disk is lost," if from_image else what
     running = definition.managed and lab.machine(name).is_running()
     how = f"./pvmlab vm.stop {name}, then ./pvmlab vm.start {name} --wait" if running else _start_hint(definition)
@@ -101,8 +103,12 @@ def adopt(macs: Sequence[str], *, name: str, distro: str, arch: str, ip: str, ou
     if arch not in set(Arch):
         raise UsageError(f"--arch {arch!r} is unknown", resolution=f"use one of: {', '.join(Arch)}")
     known = _find_stranger(lab, mac)
+    if known is not None and not ip and lab.lan.dhcp is DhcpMode.PROXY:
+        ip = known.address  # as the other DHCP server has it
     request = MachineRequest(name=name, distro=distro, arch=Arch(arch), mac=mac, ip=ip or None)
-    definition = target.create(lab, request, managed=False)
+    definition = target.create(
+        lab, request, managed=False, check=lambda planned: require_documents(lab, planned, request=request)
+    )  # fmt: skip
     if known is None:
         say(f"{definition.mac} was not seen on the lab's network so far")
     say(
@@ -128,12 +134,32 @@ def _find_stranger(lab: Lab, text: str) -> Stranger | None:
     return next((each for each in read_strangers(lab) if each.mac == mac), None)
 
 
+def _find_by_mac(lab: Lab, text: str) -> VmDefinition | None:
+    """Return the machine with the MAC address *text*; None if that is no MAC address.
+
+    :raises NotFoundError: if no machine has it.
+    """
+    try:
+        mac = normalize_mac(text)
+    except ValueError:
+        return None
+    for definition in DefinitionStore(lab).load_all():
+        if mac in {card.mac for card in definition.cards}:
+            return definition
+    raise NotFoundError(
+        f"no machine of the lab has the MAC address {mac}, and an unknown one with it was not seen",
+        resolution="./pvmlab vm.adopt lists the unknown machines that were seen",
+    )
+
+
 def _diagnosis(lab: Lab, definition: VmDefinition, events: Sequence[Event]) -> str:
     """Return why the machine does not go on, or nothing if it does, or is where it belongs."""
     status, now = target.read_status(lab, definition), time.time()
     last = max((event.latest for event in events), default=0.0)
     if status.state is InstallState.INSTALLED or is_cloud(definition) or now - max(last, status.updated) < SILENCE:
         return ""
+    if not events and definition.managed and not lab.machine(definition.name).is_running():
+        return f"{definition.name} is off: {_start_hint(definition)}"
     console = lab.machine(definition.name).serial_tail(200) if definition.managed else []
     return diagnose(status, events, now=now, console=console)
 

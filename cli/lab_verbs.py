@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cli.builds import DoitArtifacts
 from cli.confirm import require_yes
+from cli.creation_checks import require_creatable
 from cli.output import emit, require_format, say
-from cli.user_data_checks import require_sound
+from cli.start_checks import require_documents
 from contracts.document import encode
+from contracts.machine import VmDefinition
 from lab import manifest, manifest_apply, manifest_plan
 from lab.lab import Lab
 from lab.manifest import Manifest
@@ -18,6 +20,7 @@ from lab.manifest_plan import Action, ActionKind, Plan
 from lab.progress import open_reporter
 from lab.progress_many import open_board
 from lab.status import TargetView, view_provisioner, view_targets
+from lab.store import MachineRequest
 from pipeline.errors import UsageError
 
 _LOST = {ActionKind.REMOVE: "removed", ActionKind.RECREATE: "made anew"}
@@ -40,7 +43,7 @@ def up(
     with open_board() as board:
         outcomes = manifest_apply.up(
             lab, wanted, options=options, board=board, artifacts=artifacts,
-            check=lambda definition, user_data: require_sound(lab, definition, user_data),
+            check=lambda definition, request: _check(lab, definition, request, wanted),
         )  # fmt: skip
     if output == "json":
         machines = [
@@ -48,6 +51,14 @@ def up(
             for name, outcome in outcomes.items()
         ]
         emit({"machines": machines}, output=output, table=[])
+
+
+def _check(lab: Lab, definition: VmDefinition, request: MachineRequest | None, wanted: Manifest) -> None:
+    lan = wanted.lan(lab.lan)
+    if request is not None:
+        require_creatable(lab, definition, request, lan=lan)
+    else:
+        require_documents(lab, definition, lan=lan)
 
 
 def down(files: Sequence[str], *, timeout: float, output: str = "table") -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cli.output import emit
 from contracts.document import encode
+from contracts.lan import DhcpMode, Lan
 from lab.lab import Lab
 from lab.target_views import TargetView, view_targets
 
@@ -32,6 +33,12 @@ def show_status(lab: Lab, *, output: str) -> None:
     emit(encode(view) | {"artifacts": artifacts}, output=output, table=table)
 
 
+def describe_lan(lan: Lan) -> str:
+    """Return the network in a line, for people: ``192.168.100.0/24, fd00::/64, pvmlab.local``."""
+    proxy = "addresses from another DHCP server" if lan.dhcp is DhcpMode.PROXY else ""
+    return ", ".join(filter(None, (lan.subnet, lan.ipv6_subnet, lan.domain, proxy)))
+
+
 def artifact_states() -> dict[str, str]:
     """Return for each artifact ``built``, or why it would be built."""
     from pipeline.recipes.graph import graph
@@ -44,12 +51,13 @@ def _status_table(view: LabView, artifacts: dict[str, str]) -> list[Sequence[str
     services = f"services {served.services}" if served.services else "no services"
     port = f"ssh on 127.0.0.1:{served.ssh_port}" if served.ssh_port else "never started"
     port = "host mode" if served.mode == "host" else port
+    port += f" joined with {served.interface}" if served.interface else ""
     return [
         ("WHAT", "STATE", "DETAILS"),
         ("home", "", view.home),
         ("cache", "", view.cache),
         ("accelerator", view.accelerator, view.accelerator_reason),
-        ("network", "running" if view.network_running else "off", view.subnet),
+        ("network", "running" if view.network_running else "off", describe_lan(view.lan)),
         ("provisioner", served.state.value, f"{services}, {served.ip}, {port}" if served.created else "not created"),
         *((machine.name, _state(machine), _machine_details(machine)) for machine in view.machines),
         *([("strangers", "seen", f"{', '.join(view.strangers[:5])}; ./pvmlab vm.adopt lists them")]

@@ -11,6 +11,7 @@ from cli import portrait_view
 from cli.builds import DoitArtifacts
 from cli.machine_verbs import start
 from cli.output import FORMATS, emit, say
+from cli.start_checks import require_documents
 from contracts.document import encode
 from contracts.names import PROVISIONER_NAME
 from lab import console, copying, fan_out, forwards, journey, portrait, provisioner, screenshots
@@ -36,6 +37,7 @@ def restart(name: str, *, force: bool, wait: bool, stop_timeout: float, timeout:
         with open_reporter() as reporter:
             journey.start_provisioner(lab, reporter=reporter, artifacts=DoitArtifacts())
         return
+    require_documents(lab, DefinitionStore(lab).load(name))  # while it still runs
     say(f"{name}: {machine.stop(timeout=stop_timeout, force=force)}")
     start(name, wait=wait, timeout=timeout)
 

@@ -7,22 +7,24 @@ from pathlib import Path
 
 from cli.builds import DoitArtifacts, image_task
 from cli.confirm import require_yes
+from cli.creation_checks import require_creatable
 from cli.machine_options import HardwareWords
-from cli.output import say
-from cli.render_verbs import require_templates
-from cli.user_data_checks import require_sound
+from cli.output import say, until_interrupted
+from cli.start_checks import require_documents
 from cli.words import choice
 from contracts.arch import Arch
+from contracts.lan import DhcpMode
 from contracts.machine import Installer, MachineSource
 from contracts.names import PROVISIONER_NAME
 from lab import journey, provisioner, ssh, target
 from lab.cloud_machine import require_image
 from lab.console_logs import choose_log, follow_log, read_log
 from lab.lab import Lab
+from lab.lan_settings import UNCHANGED, LanRequest, plan_lan
 from lab.machine import Machine
 from lab.native import OwnAnswers, native_installer, read_answers
 from lab.progress import open_reporter
-from lab.provisioner_record import ProvisionerMode, find_mode
+from lab.provisioner_record import ProvisionerMode, find_mode, find_record
 from lab.store import DefinitionStore, MachineRequest
 from lab.target import BootFrom, StartOptions
 from lab.user_data import read_user_data
@@ -36,7 +38,6 @@ def create(
     """Create a target.
 
     :param disk: a person's own cloud image; True for the distribution's; nothing for a machine that is installed.
-
     :param installer: ``native``, ``pvmlab``, or nothing: the native one if there is an *answer_file* for it.
     :raises PvmlabError: if a value makes no sense or is taken.
     """
@@ -46,22 +47,14 @@ def create(
     text = read_user_data(Path(user_data)) if user_data else None
     if disk is True:
         image_task(distro, machine_arch)  # is there one at all?
-    definition = target.create(
-        lab,
-        hardware.apply(
-            MachineRequest(
-                name=name,
-                distro=distro,
-                arch=machine_arch,
-                installer=kind,
-                answers=answers,
-                source=source,
-                image=str(require_image(disk)) if isinstance(disk, str) and disk else "",
-                user_data=text,
-            )
-        ),
-        check=lambda planned: require_sound(lab, planned, text),
-    )
+    image = str(require_image(disk)) if isinstance(disk, str) and disk else ""
+    request = hardware.apply(
+        MachineRequest(
+            name=name, distro=distro, arch=machine_arch, installer=kind, answers=answers, source=source, image=image,
+            user_data=text,
+        )
+    )  # fmt: skip
+    definition = target.create(lab, request, check=lambda planned: require_creatable(lab, planned, request))
     if answers is not None and kind is Installer.AUTOINSTALL and not answers.tells_its_end:
         say(f"{answer_file} does not seem to report its end to the lab: see docs/reference/answer-files.md")
     say(f"created {name}: {definition.distro}, {definition.ip}, {definition.mac}; ./pvmlab vm.start {name} --wait")
@@ -77,11 +70,11 @@ def start(name: str, *, wait: bool, timeout: float | None, boot: str = "", reboo
     options = StartOptions(boot=choice(BootFrom, boot, "--boot") if boot else None, reboots=reboots)
     lab = Lab.from_environment()
     definition = DefinitionStore(lab).load(name)
-    require_templates(lab, definition)
     with open_reporter() as reporter:
         journey.start(
-            lab, definition, reporter=reporter, artifacts=DoitArtifacts(), wait=wait, timeout=timeout, options=options
-        )
+            lab, definition, reporter=reporter, artifacts=DoitArtifacts(), wait=wait, timeout=timeout, options=options,
+            check=lambda machine: require_documents(lab, machine),
+        )  # fmt: skip
 
 
 def stop(name: str, *, timeout: float, force: bool) -> None:
@@ -117,9 +110,10 @@ def print_log(name: str, *, which: str, follow: bool) -> None:
     for line in read_log(log):
         sys.stdout.write(f"{line}\n")
     if follow:
-        for text in follow_log(log):
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        with until_interrupted():
+            for text in follow_log(log):
+                sys.stdout.write(text)
+                sys.stdout.flush()
 
 
 def clean_machine(name: str, *, yes: bool) -> None:
@@ -131,17 +125,33 @@ def clean_machine(name: str, *, yes: bool) -> None:
     say(f"removed {name}")
 
 
-def create_provisioner(mode: str = "") -> None:
+def create_provisioner(mode: str = "", *, network: LanRequest = UNCHANGED, interface: str = "") -> None:
     """Make the provisioner.
 
     :param mode: ``vm`` or ``host``; nothing for what it is already, or else ``vm``.
-    :raises UsageError: for another *mode*. :raises PvmlabError: if its artifacts cannot be built.
+    :param network: what is to change in the lab's network. :param interface: of this host, joined with the lab's.
+    :raises UsageError: for another *mode*. :raises PvmlabError: if the network or its artifacts cannot be made.
     """
-    lab, wanted = Lab.from_environment(), choice(ProvisionerMode, mode, "--mode") if mode else None
-    DoitArtifacts(wanted).ensure_provisioner()
-    made, chosen = provisioner.create(lab, wanted), find_mode(lab.home)
+    lab, wanted = Lab.from_environment(), find_wanted_mode(mode)
+    lan, record = plan_lan(lab, network), find_record(lab.home)  # before anything is built
+    planned = provisioner.plan_record(lab, wanted, interface, dhcp=network.dhcp)
+    changed = lan != lab.lan or (record is not None and planned.interface != record.interface)
+    DoitArtifacts(planned.mode).ensure_provisioner()
+    made, chosen = provisioner.create(lab, wanted, network=network, interface=interface), find_mode(lab.home)
     what = f"the provisioner ({chosen} mode)"
-    say(f"created {what}; ./pvmlab provisioner.start" if made else f"{what} is there already")
+    there = f"{what} is there already" + (", the network has changed" if changed else "")
+    say(f"created {what}; ./pvmlab provisioner.start" if made else there)
+
+
+def find_wanted_mode(words: str) -> ProvisionerMode | None:
+    """Return the mode that *words* name; None for none. :raises UsageError: for an unknown one."""
+    return choice(ProvisionerMode, words, "--mode") if words else None
+
+
+def network_request(*, dhcp: str, subnet: str, ipv6_subnet: str, domain: str, address: str) -> LanRequest:
+    """Return what the words ask of the network. :raises UsageError: if *dhcp* is none we know."""
+    mode = choice(DhcpMode, dhcp, "--dhcp") if dhcp else None
+    return LanRequest(dhcp=mode, subnet=subnet, ipv6_subnet=ipv6_subnet, domain=domain, address=address)
 
 
 def start_provisioner() -> None:

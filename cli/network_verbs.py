@@ -10,12 +10,12 @@ from typing import Any
 from cli.output import emit, require_format, say
 from cli.words import choice
 from contracts.document import encode
-from contracts.lan import DhcpMode, Lan
+from contracts.lan import Lan
 from lab import bridge, bridge_commands
-from lab.addresses import derive_ipv6_subnet
 from lab.bridge import BridgeNetwork
 from lab.bringup import machine_names
 from lab.lab import Lab
+from lab.lan_settings import UNCHANGED, LanRequest, make_lan
 from lab.network import Network, NetworkKind
 from lab.network_settings import (
     NetworkSettings,
@@ -40,11 +40,7 @@ class Wishes:
     """The options of ``net.create``; empty or 0: as it is."""
 
     kind: str = ""
-    subnet: str = ""
-    ipv6_subnet: str = ""
-    domain: str = ""
-    dhcp: str = ""
-    address: str = ""
+    lan: LanRequest = UNCHANGED
     host_address: str = ""
     taps: int = 0
     socket: str = ""
@@ -95,10 +91,10 @@ def create_network(wishes: Wishes, *, output: str) -> None:
     """
     require_format(output)
     lab = Lab.from_environment()
-    settings, lan = _wanted_settings(read_settings(lab.home), wishes), _wanted_lan(lab.lan, wishes)
+    settings, lan = _wanted_settings(read_settings(lab.home), wishes), make_lan(lab, wishes.lan)
     require_usable_lan(lan, settings)
     _require_quiet(lab)
-    require_fitting(lan, DefinitionStore(lab).load_all(), settings)
+    require_fitting(lan, DefinitionStore(lab).load_good(), settings)
     _require_no_host_mode(lab, settings)
     overlaps = find_overlaps(lan)
     if (conflict := bridge.overlapping_host(lan, settings, overlaps)) is not None:
@@ -108,10 +104,9 @@ def create_network(wishes: Wishes, *, output: str) -> None:
     lab.ensure_folders()
     with lab.changing_lab(), lab.changing_definitions():
         _require_quiet(lab)
-        require_fitting(lan, DefinitionStore(lab).load_all(), settings)
+        lan = make_lan(lab, wishes.lan)  # with the IPv6 of its own that a lab has as soon as it is there
+        require_fitting(lan, DefinitionStore(lab).load_good(), settings)
         before.stop()
-        if not lan.ipv6_subnet and wishes.ipv6_subnet != NONE and lan.dhcp is DhcpMode.SERVER and not _has_lan(lab):
-            lan = dataclasses.replace(lan, ipv6_subnet=derive_ipv6_subnet(lab.identity()))
         write_settings(lab.home, settings, lan)
     _tell(before, lab.network, overlaps)
     view = view_network(lab)
@@ -124,14 +119,13 @@ def remove_network() -> None:
     :raises ConflictError: if a machine is in the way. :raises PrerequisiteError: if it needs root to remove it.
     """
     lab = Lab.from_environment()
-    identity = lab.find_identity()
-    if not identity:
+    if not lab.find_identity():
         say("the lab has the usual network")
         return
-    lan = Lan(ipv6_subnet=derive_ipv6_subnet(identity))
+    lan = Lan(ipv6_subnet=lab.ipv6_subnet_of_its_own())
     with lab.changing_lab(), lab.changing_definitions():
         _require_quiet(lab)
-        require_fitting(lan, DefinitionStore(lab).load_all(), NetworkSettings())
+        require_fitting(lan, DefinitionStore(lab).load_good(), NetworkSettings())
         network = lab.network
         if isinstance(network, BridgeNetwork):
             network.remove()
@@ -157,29 +151,11 @@ def _wanted_settings(present: NetworkSettings, wishes: Wishes) -> NetworkSetting
         raise UsageError(f"the network cannot be like this: {error}", resolution=_MORE) from None
 
 
-def _wanted_lan(present: Lan, wishes: Wishes) -> Lan:
-    dhcp = choice(DhcpMode, wishes.dhcp, "--dhcp") if wishes.dhcp else present.dhcp
-    ipv6 = _value(wishes.ipv6_subnet, present.ipv6_subnet)
-    address = wishes.address or ("" if dhcp is DhcpMode.SERVER or wishes.subnet else present.address)
-    try:
-        return Lan(
-            subnet=wishes.subnet or present.subnet,
-            ipv6_subnet=ipv6 if dhcp is DhcpMode.SERVER or wishes.ipv6_subnet else "",
-            domain=wishes.domain or present.domain, dhcp=dhcp, address=address,
-        )  # fmt: skip
-    except ValueError as error:
-        raise UsageError(f"the network cannot be like this: {error}", resolution=_MORE) from None
-
-
 _MORE = "./pvmlab net.create --help shows what it takes, docs/reference/network.md what goes together"
 
 
 def _value(word: str, present: str) -> str:
     return "" if word == NONE else word or present
-
-
-def _has_lan(lab: Lab) -> bool:
-    return (lab.home.config / "lab.json").exists()
 
 
 def _require_quiet(lab: Lab) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contracts.document import encode
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError
 
 SCHEMA = 1  # of every JSON result; goes up when a reader would have to change
 FORMATS = ("table", "json")
@@ -43,6 +44,20 @@ def emit(data: Mapping[str, Any], *, output: str, table: Sequence[Sequence[str]]
         _print_rich_table(table)
     else:
         sys.stdout.write(render_table(table))
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Run the block until Ctrl-C: that is how it is meant to end, and nothing is said of it.
+
+    :raises Exit: with the exit code of what was interrupted.
+    """
+    from invoke import Exit  # here: this module is also used before there is a .venv
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Exit(code=ExitCode.INTERRUPTED.value) from None
 
 
 def render_table(table: Sequence[Sequence[str]]) -> str:

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.output import emit, say
+from cli.lab_views import describe_lan
+from cli.output import emit, say, until_interrupted
 from contracts.document import encode
 from contracts.names import PROVISIONER_NAME
 from lab import provisioner, services_container, ssh
 from lab.lab import Lab
 from lab.progress import Reporter, open_reporter
-from lab.services_container import ContainerView
+from lab.provisioner_record import ProvisionerMode
+from lab.services_container import ContainerChoice, ContainerView
 from lab.wait import Deadline
-from pipeline.errors import UsageError
+from pipeline.errors import NotFoundError, UsageError
 
 MOST_LINES = 100_000
 
 
-def choose(*, docker_tar: str = "", dockerfile: str = "", image: str = "", dry: bool = False) -> None:
+def choose(
+    *,
+    docker_tar: str = "",
+    dockerfile: str = "",
+    image: str = "",
+    mode: ProvisionerMode | None = None,
+    dry: bool = False,
+) -> None:
     """Have the services run in a person's own image from their next start on; do nothing if none is named.
 
     :param docker_tar: an image tar. :param dockerfile: a folder with a Dockerfile, built by the host's engine.
-    :param image: which image of the tar. :param dry: only check the words.
-    :raises UsageError: if the words contradict each other. :raises PvmlabError: if the image cannot be had.
+    :param image: which image of the tar. :param mode: where the services will run; None for where they do.
+    :param dry: only check the words, and that what they name is there: before what takes long.
+    :raises UsageError: if the words contradict each other. :raises ConflictError: if that mode has no container.
+    :raises PvmlabError: if the image cannot be had.
     """
     if docker_tar and dockerfile:
         raise UsageError("--docker-tar and --dockerfile name two containers", resolution="use one of them")
     if image and not docker_tar:
         raise UsageError("--image says which image of a --docker-tar", resolution="name the tar, too")
-    if dry or not (docker_tar or dockerfile):
+    if not (docker_tar or dockerfile):
         return
     lab = Lab.from_environment()
+    services_container.require_mode(mode or lab.provisioner_mode)
+    _require_there(docker_tar=docker_tar, dockerfile=dockerfile)
+    if dry:
+        return
     if dockerfile:
         _choose_built(lab, Path(dockerfile))
         return
@@ -54,6 +70,7 @@ def start(
     choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image, dry=True)
     lab = Lab.from_environment()
     services_container.require_provisioner(lab)
+    before = services_container.read_choice(lab)
     if previous:
         services_container.go_back(lab)
     elif built_in:
@@ -61,7 +78,7 @@ def start(
     else:
         choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image)
     with open_reporter() as reporter:
-        _start(lab, reporter)
+        _start(lab, before, reporter)
 
 
 def stop() -> None:
@@ -75,8 +92,10 @@ def show_status(*, output: str) -> None:
 
     :raises ConflictError: if the provisioner is off. :raises UsageError: for an unknown *output*.
     """
-    view = services_container.view(Lab.from_environment())
-    emit({"container": encode(view)}, output=output, table=_table(view))
+    lab = Lab.from_environment()
+    view = services_container.view(lab)
+    table = [*_table(view), ("network", lab.lan.dhcp.value, describe_lan(lab.lan))]
+    emit({"container": encode(view), "network": encode(lab.lan)}, output=output, table=table)
 
 
 def print_logs(*, follow: bool, lines: int) -> int:
@@ -85,7 +104,8 @@ def print_logs(*, follow: bool, lines: int) -> int:
         raise UsageError(f"--lines={lines}", resolution=f"use a number from 1 to {MOST_LINES}")
     lab = Lab.from_environment()
     services_container.require_provisioner(lab)
-    return ssh.shell(lab, PROVISIONER_NAME, services_container.log_arguments(follow=follow, lines=lines))
+    with until_interrupted() if follow else contextlib.nullcontext():
+        return ssh.shell(lab, PROVISIONER_NAME, services_container.log_arguments(follow=follow, lines=lines))
 
 
 def shell(command: str | None) -> int:
@@ -96,6 +116,15 @@ def shell(command: str | None) -> int:
     lab = Lab.from_environment()
     services_container.require_provisioner(lab)
     return services_container.enter(lab, command)
+
+
+def _require_there(*, docker_tar: str, dockerfile: str) -> None:
+    from pipeline.container_build import require_dockerfile
+
+    if dockerfile:
+        require_dockerfile(Path(dockerfile))
+    elif not Path(docker_tar).is_file():
+        raise NotFoundError(f"there is no file {docker_tar}")
 
 
 def _choose_built(lab: Lab, folder: Path) -> None:
@@ -109,12 +138,15 @@ def _choose_built(lab: Lab, folder: Path) -> None:
     say(f"the services will run in what {own.source}/Dockerfile makes ({own.image[:12]})")
 
 
-def _start(lab: Lab, reporter: Reporter) -> None:
-    accelerator = lab.accelerator(provisioner.ARCH)
-    reporter.show("provisioner: its services start")
-    services_container.start(lab, deadline=Deadline(provisioner.BOOT * accelerator.patience))
+def _start(lab: Lab, before: ContainerChoice, reporter: Reporter) -> None:
+    seconds = provisioner.BOOT * lab.accelerator(provisioner.ARCH).patience
     own = services_container.read_choice(lab).current
-    reporter.say(f"the services run in {own.source if own else 'the built-in container'}")
+    reporter.show(f"provisioner: its services start in {services_container.describe(own)}")
+    if own == before.current:
+        services_container.start(lab, deadline=Deadline(seconds))
+    else:
+        services_container.start_other(lab, before, seconds=seconds)
+    reporter.say(f"the services run in {services_container.describe(own)}")
 
 
 def _table(view: ContainerView) -> Sequence[Sequence[str]]:
@@ -122,10 +154,14 @@ def _table(view: ContainerView) -> Sequence[Sequence[str]]:
     pending = "(another one from the next start)" if view.pending else ""
     return [
         ("WHAT", "STATE", "DETAILS"),
-        ("container", view.state, f"{view.health or 'health unknown'}, since {view.since}" if view.since else ""),
+        (
+            "container",
+            view.state,
+            f"{view.health or 'health unknown'}, since {view.since}" if view.since else view.message,
+        ),
         ("image", "own" if view.own else "built-in", " ".join(filter(None, (view.image, pending)))),
-        ("version", view.version, view.revision),
-        ("tar", "", view.digest),
+        *([("version", view.version or "none", view.revision)] if view.image else []),
+        *([("tar", "", view.digest)] if view.digest else []),
         *(
             (
                 service.name,

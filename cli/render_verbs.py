@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cli.output import FORMATS, emit, say
 from contracts import nocloud
 from contracts.answers import MAIN, OWN
-from contracts.machine import AnswerFile, Installer, SshHostKey, VmDefinition
+from contracts.machine import Installer, SshHostKey, VmDefinition
 from contracts.templates import What
 from contracts.tokens import PLACEHOLDER
 from lab.lab import Lab
@@ -71,24 +71,10 @@ def render_document(lab: Lab, definition: VmDefinition, what: str, *, secrets: b
 
     :raises PvmlabError: if it has no such document, or it cannot be rendered.
     """
-    machine = definition if secrets else _without_secrets(definition)
+    machine = definition if secrets else without_secrets(definition)
     settings = settings_of(lab)
-    text = _refusing(lambda: _text(machine, what, settings))
+    text = _refusing(lambda: text_of(machine, what, settings))
     return Rendered(machine=machine.name, what=what, template=_template_of(machine, what, settings), text=text)
-
-
-def require_templates(lab: Lab, definition: VmDefinition) -> None:
-    """Check that all a person wrote for a machine renders: better told now than by the machine's console.
-
-    The answer file of a machine that is being created is not in its place yet, and left out.
-
-    :raises PvmlabError: naming what does not, and why.
-    """
-    waits_for_answers = (
-        definition.answer_file is not AnswerFile.LAB and not DefinitionStore(lab).answers_path(definition.name).exists()
-    )
-    check = documents.check_boot_templates if waits_for_answers else documents.check_templates
-    _refusing(lambda: check(definition, settings_of(lab)))
 
 
 def seed_documents(lab: Lab, definition: VmDefinition) -> dict[str, str]:
@@ -112,7 +98,11 @@ def settings_of(lab: Lab) -> Settings:
     )  # fmt: skip
 
 
-def _text(machine: VmDefinition, what: str, settings: Settings) -> str:
+def text_of(machine: VmDefinition, what: str, settings: Settings) -> str:
+    """Return the document *what* of *machine*.
+
+    :raises Refusal: if the boot handler would refuse it. :raises UsageError: if it is another installer's.
+    """
     if what == What.IPXE:
         return documents.boot_script(machine, settings, token=PLACEHOLDER)
     if what in {CONFIG, What.IGNITION}:
@@ -144,7 +134,8 @@ def _template_of(machine: VmDefinition, what: str, settings: Settings) -> str:
     return path.name if path is not None else ""
 
 
-def _without_secrets(definition: VmDefinition) -> VmDefinition:
+def without_secrets(definition: VmDefinition) -> VmDefinition:
+    """Return *definition* with a stand-in for its private key."""
     key = SshHostKey(private=HIDDEN_KEY, public=definition.ssh_host_key.public)
     return dataclasses.replace(definition, ssh_host_key=key)
 

@@ -21,12 +21,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RootfsSource:
-    """A root filesystem archive to stream onto the disk.
+class PayloadSource:
+    """A file for the installer to fetch: the archive of a root filesystem (tar, by zstd), a kernel.
 
-    :ivar url: HTTP URL of a zstd-compressed tar.
-    :ivar sha256: digest of the compressed bytes; the installer refuses any other.
-    :ivar size: compressed size in bytes, for progress and as the read limit.
+    :ivar url: HTTP URL. :ivar sha256: digest of its bytes, in hex; the installer refuses any other.
+    :ivar size: in bytes, for progress and as the read limit.
     """
 
     url: str
@@ -48,6 +47,7 @@ class InstallerConfig:
 
     :ivar disk: device to install to, as ``/dev/nvme0n1``. It is wiped.
     :ivar disk_serial: its serial number, which counts where its device's name is not certain; else empty.
+    :ivar kernel: what the machine was booted with; None if its boot script is not ours, and may boot anything.
     :ivar initrd_tree: what the installer's initrd must have unpacked to, see :mod:`contracts.payload`.
     :ivar modules_tree: the same of the modules.
     :ivar seed_url: base URL of the NoCloud documents, ends in a slash.
@@ -63,7 +63,8 @@ class InstallerConfig:
     distro: str
     domain: str
     disk: str
-    rootfs: RootfsSource
+    rootfs: PayloadSource
+    kernel: PayloadSource | None
     initrd_tree: str
     modules_tree: str
     seed_url: str

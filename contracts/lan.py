@@ -147,7 +147,7 @@ class Lan:
             raise ValueError(f"{address} is not in {self.subnet}")
         return self.ipv6_network[int(address) - int(self.network[0])] if self.ipv6_network else None
 
-    @property
+    @functools.cached_property
     def base_url(self) -> str:
         """Where the provisioner's HTTP services are."""
         return f"http://{self.provisioner}"

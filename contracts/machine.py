@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import ipaddress
 import re
 import uuid
@@ -255,7 +256,7 @@ class VmDefinition:
         self._validate_hardware()
         self._validate_words()
 
-    @property
+    @functools.cached_property
     def cards(self) -> tuple[Nic, ...]:
         """All its LAN cards, the first one first."""
         return (Nic(mac=self.mac, ip=self.ip, ipv6=self.ipv6), *self.nics)

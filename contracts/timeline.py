@@ -1,8 +1,9 @@
 """What happened to a machine, event by event: written by the boot handler, read on the host.
 
-Changes of the install state are in the machine's status (:class:`contracts.report.MachineStatus`), on the disk before
-anybody is answered. All else, what DHCP, TFTP and HTTP were asked, is in ``status/<name>.events.json``: written about
-once a second and not flushed, so a crash of the provisioner loses at most the last seconds of it.
+Changes of the install state are in the machine's status (:class:`contracts.report.MachineStatus`), safe before anybody
+is answered and in its file a moment later. All else, what DHCP, TFTP and HTTP were asked, is in
+``status/<name>.events.json``: written about once a second and not flushed, so a crash of the provisioner loses at most
+the last seconds of it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import enum
 
 MAX_EVENTS = 200  # of one machine's timeline; the oldest go first
+COLLAPSE_WITHIN = 30.0  # seconds between two of the same that are one event: DHCP comes in fours
 EVENTS_SUFFIX = ".events.json"  # after a machine's name, which has no dot
 
 
@@ -32,6 +34,7 @@ class EventKind(enum.StrEnum):
     REQUEST = "dhcp-request"
     ACK = "dhcp-ack"
     NAK = "dhcp-nak"
+    PROXY = "dhcp-proxy"  # it was told what to boot; its address is another server's affair
     DHCP_OTHER = "dhcp-other"
     TFTP_SENT = "tftp-sent"
     TFTP_FAILED = "tftp-failed"
@@ -76,6 +79,14 @@ class Event:
     def latest(self) -> float:
         """When it happened last, seconds since the epoch."""
         return self.last or self.time
+
+    def is_again(self, other: Event) -> bool:
+        """Tell whether this is *other* once more, so soon after it that one line can stand for both."""
+        return (self.kind, self.text) == (other.kind, other.text) and self.time - other.latest <= COLLAPSE_WITHIN
+
+    def counted_on(self, other: Event) -> Event:
+        """Return *other* as it stands for this, too."""
+        return Event(time=other.time, kind=other.kind, text=other.text, count=other.count + 1, last=self.time)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

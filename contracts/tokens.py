@@ -9,6 +9,13 @@ from __future__ import annotations
 import re
 
 TOKEN = re.compile(r"[0-9a-f]{32}\Z")  # 128 random bits
+RECORDS = "_tokens"
+"""Folder in the status directory: what the boot handler keeps of the tokens. An underscore is in no machine's name."""
+
+
+def record_name(uuid: str) -> str:
+    """Return the name of the file in :data:`RECORDS` that is about the token of the machine *uuid*."""
+    return f"{uuid}.json"
 
 
 def machine_path(token: str) -> str:
@@ -43,9 +50,9 @@ def ignition_path(token: str) -> str:
 
 PLACEHOLDER = "TOKEN"
 """What stands where a token would, in documents that are shown to people or only tried out. No token looks like it."""
-_IN_PATH = re.compile(r"(/m/)[0-9a-f]{32}(?![0-9a-f])")
+_ANYWHERE = re.compile(r"(?<![0-9a-f-])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def mask(text: str) -> str:
-    """Return *text* without the tokens of the URLs in it: for logs, consoles and timelines."""
-    return _IN_PATH.sub(rf"\1{PLACEHOLDER}", text)
+    """Return *text* without the tokens in it: for logs, consoles and timelines. Digests and UUIDs stay."""
+    return _ANYWHERE.sub(PLACEHOLDER, text)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from installer.errors import InstallError
 
 _ATTEMPT_TIMEOUT = 10.0  # seconds without a byte
+RESTART_WITHIN = 180.0  # seconds in which the provisioner is back if it was restarted; emulated, it takes 70
 _FIRST_PAUSE = 0.25  # seconds; doubles with every attempt
 _LONGEST_PAUSE = 4.0
 

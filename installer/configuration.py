@@ -5,12 +5,11 @@ from __future__ import annotations
 from contracts.arch import Arch
 from contracts.document import DocumentError, loads
 from contracts.install import InstallerConfig
-from installer.client import fetch
+from installer.client import RESTART_WITHIN, fetch
 from installer.errors import InstallError
 from installer.kernel_arguments import KernelArguments
 
 _LIMIT = 64 * 1024  # bytes
-_WITHIN = 60.0  # seconds
 
 
 def load(arguments: KernelArguments) -> InstallerConfig:
@@ -18,7 +17,9 @@ def load(arguments: KernelArguments) -> InstallerConfig:
 
     :raises InstallError: if it cannot be had, is not valid, or is another machine's.
     """
-    return parse(fetch(arguments.config_url, limit=_LIMIT, within=_WITHIN), mac=arguments.mac, arch=Arch.of_host())
+    return parse(
+        fetch(arguments.config_url, limit=_LIMIT, within=RESTART_WITHIN), mac=arguments.mac, arch=Arch.of_host()
+    )
 
 
 def parse(body: bytes, *, mac: str, arch: Arch) -> InstallerConfig:

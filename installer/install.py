@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.install import InstallerConfig
 from contracts.report import Phase
-from installer import bootloader, configuration, disk, network, payload, seed, setup, system
+from installer import bootloader, configuration, disk, kernel, network, payload, seed, setup, system
 from installer.errors import InstallError
 from installer.kernel_arguments import KernelArguments
 from installer.progress import Progress
@@ -29,6 +29,7 @@ def install(arguments: KernelArguments, progress: Progress) -> InstallerConfig:
     progress.begin(Phase.CONFIGURATION, f"asking {arguments.config_url}")
     config = configuration.load(arguments)
     progress.url = config.report_url
+    progress.say(_verify_kernel(config, progress))
     progress.say(payload.verify(unpacked, config))
 
     progress.begin(Phase.SEED, f"fetching {config.seed_url}")
@@ -47,6 +48,20 @@ def install(arguments: KernelArguments, progress: Progress) -> InstallerConfig:
             disk.wipe(Path(layout.device))
         raise
     return config
+
+
+def _verify_kernel(config: InstallerConfig, progress: Progress) -> str:
+    """While this asks the server, the tree is measured."""
+    source = config.kernel
+    if source is None:
+        return "the boot script is a person's own: which kernel it is to start is not known, and not checked"
+    return kernel.verify(
+        source,
+        running=kernel.running_name(),
+        on_progress=lambda taken: progress.advance(
+            taken / source.size, f"checking the kernel, {taken / _MB:.0f} of {source.size / _MB:.0f} MB"
+        ),
+    )
 
 
 def _install_system(

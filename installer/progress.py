@@ -32,7 +32,8 @@ _END = 100
 _INTERVAL = 1.0  # seconds between reports inside a phase
 _POST_TIMEOUT = 2.0  # seconds
 _SILENCE = 5.0  # seconds without progress reports after one was not taken
-_LAST_WORD_WITHIN = 15.0  # seconds to get a failure or the end through
+_FAILURE_WITHIN = 15.0  # seconds to get a failure through: the console has told it, and a shell waits
+_DONE_WITHIN = client.RESTART_WITHIN  # the same for the end, without which the machine counts as not installed
 _LINE_LENGTH = 300  # characters; a full report stays below MAX_REPORT_BYTES whatever they are
 
 
@@ -83,17 +84,17 @@ class Progress:
         """Say that the install is done."""
         self._percent = _END
         self.say(message)
-        self._insist(Outcome.DONE, message)
+        self._insist(Outcome.DONE, message, within=_DONE_WITHIN)
 
     def failed(self, error: InstallError) -> None:
         """Say that the phase failed, why, and the last lines of what failed."""
         self.say(f"FAILED in phase {self.phase}: {error.cause}")
         for line in error.lines:
             self._write(f"  | {mask(line)}\n")
-        self._insist(Outcome.FAILED, error.cause, error.lines)
+        self._insist(Outcome.FAILED, error.cause, error.lines, within=_FAILURE_WITHIN)
 
-    def _insist(self, outcome: Outcome, message: str, lines: Sequence[str] = ()) -> None:
-        deadline = time.monotonic() + _LAST_WORD_WITHIN
+    def _insist(self, outcome: Outcome, message: str, lines: Sequence[str] = (), *, within: float) -> None:
+        deadline = time.monotonic() + within
         for pause in client.pauses():
             if self._send(outcome, message, lines):
                 return

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from installer.client import fetch
+from installer.client import RESTART_WITHIN, fetch
 from installer.errors import InstallError
 
 DOCUMENTS = ("meta-data", "user-data", "network-config", "vendor-data")
 
 _LIMIT = 1 << 20  # bytes of one document
-_WITHIN = 30.0  # seconds for each
 # meta-data is YAML, and JSON is YAML: a key, in quotes or not, with something behind it. There is no YAML parser here.
 _INSTANCE_ID = re.compile(r"""(?:^|[{,])\s*["']?instance-id["']?\s*:\s*["']?[^\s"',}]""", re.MULTILINE)
 
@@ -23,7 +22,7 @@ def load(base_url: str) -> Seed:
 
     :raises InstallError: if one cannot be had, or cloud-init would not take them.
     """
-    seed = {name: fetch(f"{base_url}{name}", limit=_LIMIT, within=_WITHIN) for name in DOCUMENTS}
+    seed = {name: fetch(f"{base_url}{name}", limit=_LIMIT, within=RESTART_WITHIN) for name in DOCUMENTS}
     validate(seed)
     return seed
 

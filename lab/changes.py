@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from contracts.machine import Label, MachineSource, VmDefinition
-from contracts.report import InstallState
+from contracts.machine import Label, VmDefinition
 from distros.registry import require_release
+from lab.install_status import is_installed_next
 from lab.lab import Lab
 from lab.native import require_memory
 from lab.store import DefinitionStore
-from lab.target import read_status
 from pipeline.errors import NotFoundError, UsageError
 
 
@@ -47,7 +46,7 @@ def apply(lab: Lab, name: str, change: Change) -> VmDefinition:
             )
         except ValueError as error:
             raise UsageError(f"{name} cannot be changed like this: {error}") from None
-        if change.memory_mib is not None and _is_still_to_be_installed(lab, after):
+        if change.memory_mib is not None and after.managed and is_installed_next(lab, after):
             require_memory(after, lab.cache, require_release(after.distro, after.arch))
         store.rewrite(after)
     return after
@@ -63,9 +62,3 @@ def _labels(definition: VmDefinition, changes: Mapping[str, str | None]) -> tupl
         )
     merged = sorted({**labels, **changes}.items())
     return tuple(Label(key=key, value=value) for key, value in merged if value is not None)
-
-
-def _is_still_to_be_installed(lab: Lab, definition: VmDefinition) -> bool:
-    if definition.source is not MachineSource.NETWORK or not definition.managed:
-        return False
-    return read_status(lab, definition).state is not InstallState.INSTALLED

@@ -15,7 +15,7 @@ from contracts.report import InstallState, MachineStatus, Phase
 from contracts.timeline import Event, EventKind
 
 _SAME_BOOT = 900.0  # seconds: what was seen longer before the last sign of life is of an earlier boot
-_DHCP = {EventKind.DISCOVER, EventKind.OFFER, EventKind.REQUEST, EventKind.ACK, EventKind.NAK}
+_DHCP = {EventKind.DISCOVER, EventKind.OFFER, EventKind.REQUEST, EventKind.ACK, EventKind.NAK, EventKind.PROXY}
 _SCRIPTS = {EventKind.INSTALL_SCRIPT, EventKind.DISK_SCRIPT, EventKind.RESCUE_SCRIPT}
 _ENDS = {EventKind.DISK_SCRIPT, EventKind.DONE}  # what asks next by DHCP is an installed system or a new boot
 
@@ -162,8 +162,7 @@ def _trouble(name: str, event: Event, ago: str) -> str:
         EventKind.FILE_FAILED: "an artifact is missing or broke off; `doit` on the host builds what is missing",
         EventKind.FOREIGN: "an old lease, or another DHCP server; it asks DHCP again by itself",
         EventKind.REFUSED: "its next try comes by itself when that is repaired",
-        EventKind.DENIED: "a token is good for one boot: if the provisioner was started anew meanwhile, start the "
-        "machine again",
+        EventKind.DENIED: "a token is good for one boot, from the address of its machine: start the machine again",
         EventKind.NAK: "it asked for an address of another network or machine, and asks anew",
         EventKind.MENU: "its MAC address was not known then; it asks again every few seconds",
     }[event.kind]
@@ -183,6 +182,12 @@ def _firmware(name: str, event: Event, ago: str) -> str:
             return (
                 f"DHCP offered {name} an address {ago} ago, and it did not take it: another DHCP server answered "
                 "first, or our answer does not reach it"
+            )
+        case EventKind.PROXY:
+            return (
+                f"{name} was told what to boot {ago} ago, beside the other DHCP server, and asked for nothing since: "
+                "check that the other one offers it an address, the one in its definition, and that UDP ports 69 and "
+                "4011 and TCP port 80 of the provisioner reach it"
             )
         case EventKind.REQUEST:
             return f"{name} asked for its address {ago} ago, and DHCP did not answer: check that dnsmasq runs"
@@ -206,6 +211,12 @@ def _program(name: str, trail: Trail, last: Event, ago: str) -> str:
         return (
             f"{name}'s iPXE got its address {ago} ago and did not fetch boot.ipxe: HTTP (TCP port 80) of the "
             "provisioner does not reach it, or nginx does not run"
+        )
+    if trail.dhcp.kind is EventKind.PROXY:
+        return (
+            f"{name}'s iPXE was told what to boot {ago} ago, beside the other DHCP server, and did not fetch "
+            "boot.ipxe: check that the other one offers it an address, and that TCP port 80 of the provisioner reaches "
+            "it"
         )
     return f"{name}'s iPXE asked for an address {ago} ago and got none: check that dnsmasq runs"
 

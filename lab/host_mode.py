@@ -2,7 +2,8 @@
 
 ``unshare`` makes a network of their own, with a private view of files and processes; an ordinary user gets a user
 namespace besides, in which the services keep the user's account and have capabilities over nothing but that network.
-Targets are on the lab's switch as ever. :mod:`lab.host_mode_inside` is what runs in there.
+Targets are on the lab's switch as ever. :mod:`lab.host_mode_inside` is what runs in there;
+:mod:`lab.host_mode_uplink` joins it with a real network.
 
 What a provisioner in a machine has and this has not: a way out for the targets, a container, an sshd of its own.
 """
@@ -16,10 +17,11 @@ import sys
 from pathlib import Path
 
 from contracts.names import PROVISIONER_NAME
-from lab import ssh_config
+from lab import host_mode_uplink, ssh_config
 from lab.host_services import HostServices, connect_command
 from lab.lab import Lab
 from lab.network import NetworkKind
+from lab.provisioner_record import find_record
 from pipeline.errors import ConflictError, PrerequisiteError
 from pipeline.run import find_program, run
 
@@ -27,7 +29,7 @@ PROGRAMS = {
     "dnsmasq": "dnsmasq-base", "nginx": "nginx-light", "ip": "iproute2", "unshare": "util-linux",
     "nsenter": "util-linux", "setpriv": "util-linux", "bash": "bash",
 }  # fmt: skip
-_MODULES = ("uvicorn", "starlette", "jinja2")
+_MODULES = ("uvicorn", "httptools", "starlette", "jinja2")
 _NO_NAMESPACES = """\
 the kernel refuses them to ordinary users in some systems; one of these is then set (sysctl -a shows them):
   kernel.apparmor_restrict_unprivileged_userns = 1 (Ubuntu 24.04), kernel.unprivileged_userns_clone = 0, \
@@ -72,6 +74,15 @@ def require_host() -> None:
     _require_namespaces()
 
 
+def require_switch(lab: Lab) -> None:
+    """:raises ConflictError: if the lab's network is none that host mode knows."""
+    if lab.network.kind is not NetworkKind.SWITCH:
+        raise ConflictError(
+            f"host mode is for labs on the switch, and this lab's network is a {lab.network.kind}",
+            resolution="./pvmlab net.create --kind switch, or ./pvmlab provisioner.create --mode vm",
+        )
+
+
 def start(lab: Lab) -> None:
     """Start the services; return when they are on their way. The lab's network is started for them.
 
@@ -79,11 +90,11 @@ def start(lab: Lab) -> None:
     :raises PvmlabError: if they do not start.
     """
     require_host()
-    if lab.network.kind is not NetworkKind.SWITCH:
-        raise ConflictError(
-            f"host mode is for labs on the switch, and this lab's network is a {lab.network.kind}",
-            resolution="./pvmlab net.create --kind switch, or ./pvmlab provisioner.create --mode vm",
-        )
+    require_switch(lab)
+    record = find_record(lab.home)
+    interface = record.interface if record is not None else ""
+    if interface:
+        host_mode_uplink.require_interface(interface)
     for folder in (lab.cache.images, lab.cache.initrds, lab.cache.root / "ipxe"):
         with contextlib.suppress(OSError):  # somebody else's cache: what is not in there is not served
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +104,12 @@ def start(lab: Lab) -> None:
         [*unshare_arguments(), sys.executable, "-m", "lab.host_mode_inside",
          services.qmp_socket, str(switch), lab.home.root, lab.cache.root, _libraries()]
     )  # fmt: skip
+    if interface:
+        try:
+            host_mode_uplink.plug_in(interface, services.require_inner_pid())
+        except BaseException:  # Ctrl-C too: half a network serves nobody
+            services.stop(timeout=0)
+            raise
 
 
 def _libraries() -> Path:

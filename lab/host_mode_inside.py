@@ -24,16 +24,16 @@ from contracts.lan import Lan
 from contracts.names import PROVISIONER_NAME
 from lab import addresses, switch
 from lab.host_mode_door import Door
-from lab.host_mode_relay import Card, Relay, disable_offloads
+from lab.host_mode_relay import Card, CardGoneError, Relay, disable_offloads
+from lab.host_mode_uplink import LAN_CARD, PORT_CARD, RELAY_CARD
 from lab.lab import Lab
+from lab.provisioner_record import find_record
 from pipeline import commit
 from pipeline.errors import PrerequisiteError, PvmlabError
 from pipeline.run import Popen, run, spawn
 from pipeline.workspace import REPOSITORY, Cache, Home, Workspace
 
-LAN_CARD, RELAY_CARD = "lan0", "relay0"
 _READY_WAIT = 60.0  # seconds for the services to answer; they need one or two
-_END_WAIT = 3.0  # seconds for the services to end; their supervisor gives them 1.5
 _RESOLV_CONF = Path("/etc/resolv.conf")
 # capabilities(7): those of pxeboot_stack.container
 CAPABILITIES = (
@@ -118,10 +118,12 @@ def choose_root(needed: Sequence[Path], candidates: Sequence[str] = _MOUNT_POINT
     )
 
 
-def network_commands(lan: Lan, mac: str) -> str:
+def network_commands(lan: Lan, mac: str, *, bridged: bool = False) -> str:
     """Return what ``ip -batch`` makes the network of: ``lan0`` with the provisioner's address, and its other end.
 
     There is no way out. A target that asks for one is told so at once instead of waiting (``unreachable``).
+
+    :param bridged: ``lan0`` is a bridge, for another card to be joined to it (:mod:`lab.host_mode_uplink`).
     """
     # Router advertisements come from a link-local address; without IPv6 nobody shall have one.
     link_local = "eui64" if lan.ipv6_subnet else "none"
@@ -130,9 +132,16 @@ def network_commands(lan: Lan, mac: str) -> str:
         if lan.ipv6_subnet
         else ""
     )
+    pair = f"type veth peer name {RELAY_CARD}"
+    cards = (
+        f"link add {LAN_CARD} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
+        f"link add {PORT_CARD} {pair}\n"
+        f"link set {PORT_CARD} addrgenmode none master {LAN_CARD} up\n"
+        if bridged
+        else f"link add {LAN_CARD} address {mac} {pair}\n"
+    )
     return (
-        "link set lo up\n"
-        f"link add {LAN_CARD} address {mac} type veth peer name {RELAY_CARD}\n"
+        f"link set lo up\n{cards}"
         f"link set {RELAY_CARD} addrgenmode none up\n"
         f"link set {LAN_CARD} addrgenmode {link_local} up\n"
         f"address add {lan.provisioner_interface} dev {LAN_CARD}\n"
@@ -140,13 +149,15 @@ def network_commands(lan: Lan, mac: str) -> str:
     )
 
 
-def make_network(lan: Lan, mac: str) -> None:
+def make_network(lan: Lan, mac: str, *, bridged: bool = False) -> None:
     """Make the network in here. :raises PvmlabError: if ``ip`` fails. :raises OSError: if the kernel refuses."""
+    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        _set_kernel("net/ipv6/conf/default/accept_ra", "0")  # routers of a LAN that we are joined with are not ours
     if lan.ipv6_subnet:
         _set_kernel("net/ipv6/conf/default/accept_dad", "0")  # nobody has our addresses: no second of asking
         _set_kernel("net/ipv6/conf/all/forwarding", "1")
-    run(["ip", "-batch", "-"], timeout=20, input=network_commands(lan, mac))
-    disable_offloads(LAN_CARD)
+    run(["ip", "-batch", "-"], timeout=20, input=network_commands(lan, mac, bridged=bridged))
+    disable_offloads(PORT_CARD if bridged else LAN_CARD)
     _set_kernel("net/ipv4/ip_forward", "1")  # else nobody says that the way out is unreachable
 
 
@@ -183,6 +194,7 @@ class Services:
     def __init__(self, lab: Lab, environment: dict[str, str]) -> None:
         self._lab = lab
         self._stopping = threading.Event()
+        self._failure = ""
         self._child: Popen[bytes] = spawn(
             confined([sys.executable, "-m", "pxeboot_stack"]), env=environment, stdout=1, stderr=2, cwd=REPOSITORY
         )
@@ -193,12 +205,18 @@ class Services:
         with contextlib.suppress(ProcessLookupError):
             self._child.terminate()
 
+    def fail(self, reason: str) -> None:
+        """Have the services end since they are of no use any more; the host is told *reason*."""
+        self._failure = reason
+        sys.stderr.write(f"host mode fails: {reason}\n")
+        self.stop()
+
     def wait(self) -> int:
         """Return our exit status once they have ended; tell the host if nobody asked for it."""
         status = self._child.wait()
-        if self._stopping.is_set():
+        if self._stopping.is_set() and not self._failure:
             return 0
-        self.announce("failed", f"the services ended: {_describe(status)}")
+        self.announce("failed", self._failure or f"the services ended: {_describe(status)}")
         return 1
 
     def announce_when_ready(self) -> None:
@@ -229,7 +247,9 @@ def main(arguments: list[str]) -> int:
     try:
         inside = Inside(choose_root([*map(Path, arguments), REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)]))
         mount_all(inside, lab.home, lab.cache)
-        make_network(lab.lan, addresses.derive_mac(lab.identity(), PROVISIONER_NAME))
+        record = find_record(lab.home)
+        mac = addresses.derive_mac(lab.identity(), PROVISIONER_NAME)
+        make_network(lab.lan, mac, bridged=record is not None and bool(record.interface))
         card = Card(RELAY_CARD)
     except (OSError, PvmlabError) as error:
         sys.stderr.write(f"host mode cannot start: {error}\n{getattr(error, 'details', '')}\n")
@@ -237,8 +257,14 @@ def main(arguments: list[str]) -> int:
     services = Services(lab, inside.environment(libraries))
     signal.signal(signal.SIGTERM, lambda *_: services.stop())
     listener = switch.listen(door)
-    relay = Relay(card, switch_socket)
-    for loop in (Door(listener, stop=services.stop).serve, relay.run, services.announce_when_ready):
+
+    def relay() -> None:
+        try:
+            Relay(card, switch_socket).run()
+        except CardGoneError as error:
+            services.fail(str(error))
+
+    for loop in (Door(listener, stop=services.stop).serve, relay, services.announce_when_ready):
         threading.Thread(target=loop, daemon=True).start()
     status = services.wait()
     if status == 0:

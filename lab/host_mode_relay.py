@@ -52,10 +52,15 @@ def disable_offloads(interface: str) -> None:
             fcntl.ioctl(link, _SIOCETHTOOL, request.ljust(40, b"\0"))
 
 
+class CardGoneError(Exception):
+    """The card was deleted: nothing will ever come from it."""
+
+
 class Card:
     """The relay's end of the pair. :raises OSError: if there is no such interface, or this user may not."""
 
     def __init__(self, interface: str) -> None:
+        self._interface = interface
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
         request = struct.pack("IIII", _BLOCK, _SLOT * _SLOTS // _BLOCK, _SLOT, _SLOTS)
@@ -85,6 +90,17 @@ class Card:
             self._next = (self._next + 1) % _SLOTS
             yield frame
 
+    def take_error(self) -> None:
+        """Take the error that the socket was polled with, so that it can be polled again: the card was off for a time.
+
+        :raises CardGoneError: if it was deleted.
+        """
+        self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        try:
+            socket.if_nametoindex(self._interface)
+        except OSError:
+            raise CardGoneError(f"the network card {self._interface} was deleted") from None
+
     def send(self, frame: bytes) -> None:
         """Send *frame*; it is lost if the card does not take it: too long, too short, or too many at once."""
         with contextlib.suppress(OSError):
@@ -92,7 +108,7 @@ class Card:
 
 
 class Relay:
-    """Moves frames between *card* and the switch at *switch*, for ever. A switch that ends is looked for again."""
+    """Moves frames between *card* and the switch at *switch*. A switch that ends is looked for again."""
 
     def __init__(self, card: Card, switch: Path) -> None:
         self._card = card
@@ -101,7 +117,7 @@ class Relay:
         self._outgoing = bytearray()
 
     def run(self) -> None:
-        """Relay until the process ends."""
+        """Relay until the process ends. :raises CardGoneError: if the card is deleted."""
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
                 link.connect(str(self._switch))
@@ -113,14 +129,19 @@ class Relay:
             time.sleep(_RECONNECT)
 
     def relay(self, link: socket.socket) -> None:
-        """Relay until the switch hangs up. :raises OSError: then, or if what it says makes no sense."""
+        """Relay until the switch hangs up.
+
+        :raises OSError: then, or if what it says makes no sense. :raises CardGoneError: if the card is deleted.
+        """
         poller = select.poll()
         poller.register(self._card.socket, select.POLLIN)
         while True:
             poller.register(link, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
-            for descriptor, _ in poller.poll():
+            for descriptor, events in poller.poll():
                 if descriptor == link.fileno():
                     self._receive(link)
+                elif events & ~select.POLLIN:
+                    self._card.take_error()
             self._collect()
             self._flush(link)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from contracts import document
 from contracts.document import DocumentError
-from contracts.machine import VmDefinition
-from contracts.report import MachineStatus
+from contracts.machine import MachineSource, VmDefinition
+from contracts.orders import OrderKind
+from contracts.report import InstallState, MachineStatus
+from lab import orders
 from lab.lab import Lab
 from pipeline.errors import ConflictError
 
@@ -31,6 +33,22 @@ def read_status(lab: Lab, definition: VmDefinition) -> MachineStatus:
     if status.uuid != definition.uuid:
         return MachineStatus(name=definition.name, uuid=definition.uuid)
     return status
+
+
+def is_installed_next(lab: Lab, definition: VmDefinition) -> bool:
+    """Tell whether the target is installed when it boots from the network next: it was not yet, or it is ordered.
+
+    Never one from a cloud image.
+
+    :raises ConflictError: if its status is broken.
+    """
+    if definition.source is MachineSource.IMAGE:
+        return False
+    status = read_status(lab, definition)
+    if (due := orders.find_due(lab, definition, status)) is not None:
+        return due.kind is OrderKind.REINSTALL
+    state = status.resume if status.state is InstallState.RESCUE else status.state
+    return state is not InstallState.INSTALLED
 
 
 def status_path(lab: Lab, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from lab.bringup import (
     stopped_if_interrupted,
     wait_for_provisioner,
 )
+from lab.cloud_machine import is_cloud
 from lab.lab import Lab
 from lab.machine import StopOutcome
 from lab.progress import Reporter
 from lab.store import DefinitionStore, MachineRequest, require_name
-from lab.target import USUAL_START, StartOptions
+from lab.target import USUAL_START, BootFrom, StartOptions
 from lab.wait import Deadline
 from pipeline.errors import ConflictError
 
@@ -42,18 +44,22 @@ __all__ = [
 ]
 
 DEFAULT_DISTRO = "debian-12"
+Check = Callable[[VmDefinition], None]
+"""Is shown a machine; what it raises keeps that from being started."""
 STOP_TIMEOUT = 60.0  # seconds for a guest to shut down; emulated 10 are usual
 
 
 def up(
-    lab: Lab, *, name: str, distro: str | None, reporter: Reporter, artifacts: Artifacts, timeout: float | None = None
-) -> None:
+    lab: Lab, *, name: str, distro: str | None, reporter: Reporter, artifacts: Artifacts, timeout: float | None = None,
+    check: Check | None = None,
+) -> None:  # fmt: skip
     """Bring the lab up: artifacts, provisioner and the target *name*, which is created if it is missing.
 
     On Ctrl-C the machines that this call started are stopped; the next ``up`` carries on.
 
     :param distro: what to install; None for the usual, or what the target is.
     :param timeout: seconds to wait for the target; None for plenty.
+    :param check: is shown the target before anything is built, made or started for it, and again when all is built.
     :raises ConflictError: if another command is bringing the lab up or down, or the target is of another *distro*.
     """
     require_name(name)
@@ -67,10 +73,14 @@ def up(
                 f"{name} is a {definition.distro} machine, not a {distro} one",
                 resolution=f"choose another --name, or ./pvmlab vm.clean {name} first",
             )
-        if definition is not None:
-            ensure_artifacts(artifacts, definition)
-        else:
-            artifacts.ensure_for(request.distro, request.arch, request.installer)
+        planned = definition or (target.plan(lab, request) if check is not None else None)
+        asked = check if planned is not None and _is_told_anew(lab, planned, USUAL_START) else None
+        with _checked(asked, planned):
+            if definition is not None:
+                ensure_artifacts(artifacts, definition)
+            else:
+                artifacts.ensure_for(request.distro, request.arch, request.installer)
+        if definition is None:
             definition = target.create(lab, request)
             reporter.say(f"created {name}: {definition.distro}, {definition.ip}")
         BringUp(lab, definition, reporter, artifacts, timeout).run()
@@ -85,10 +95,12 @@ def start(
     wait: bool,
     timeout: float | None = None,
     options: StartOptions = USUAL_START,
+    check: Check | None = None,
 ) -> None:
     """Start a target, and the provisioner before it if that is off.
 
     :param wait: return when one can log in, not when its machine runs. :param options: what is other than usual.
+    :param check: as for :func:`up`; not asked for a start that reads no documents.
     :raises ConflictError: if it runs already (without *wait*), or is not the lab's to run.
     :raises UsageError: if it cannot boot as *options* say.
     """
@@ -96,8 +108,26 @@ def start(
     target.require_bootable(lab, definition, options)
     if not wait and lab.machine(definition.name).is_running():
         raise ConflictError(f"{definition.name} is already running", resolution=ssh.login_hint(definition.name))
-    ensure_artifacts(artifacts, definition)
+    with _checked(check if _is_told_anew(lab, definition, options) else None, definition):
+        ensure_artifacts(artifacts, definition)
     BringUp(lab, definition, reporter, artifacts, timeout, options=options).run(wait=wait)
+
+
+def _is_told_anew(lab: Lab, definition: VmDefinition, options: StartOptions) -> bool:
+    """Tell whether what people wrote for the target may count from this start on: a seed disc is written at each."""
+    if is_cloud(definition):
+        return not lab.machine(definition.name).is_running()
+    return options.boot is not BootFrom.DISK
+
+
+@contextlib.contextmanager
+def _checked(check: Check | None, definition: VmDefinition | None) -> Iterator[None]:
+    """Check before and after: what a document is checked by may be among the artifacts that are built meanwhile."""
+    if check is not None and definition is not None:
+        check(definition)
+    yield
+    if check is not None and definition is not None:
+        check(definition)
 
 
 def start_provisioner(lab: Lab, *, reporter: Reporter, artifacts: Artifacts) -> None:

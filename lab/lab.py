@@ -65,14 +65,18 @@ class Lab:
         try:
             return document.loads(Lan, path.read_bytes())
         except FileNotFoundError:
-            identity = self.find_identity()
-            return Lan(ipv6_subnet=derive_ipv6_subnet(identity) if identity else "")
+            return Lan(ipv6_subnet=self.ipv6_subnet_of_its_own())
         except DocumentError as error:
             raise ConflictError(
                 f"the lab's network settings {path} are broken",
                 details="\n".join(error.faults),
                 resolution="repair the file, or remove it for the default network",
             ) from None
+
+    def ipv6_subnet_of_its_own(self) -> str:
+        """Return the unique local /64 that follows from its identity; empty for a lab that is not there yet."""
+        identity = self.find_identity()
+        return derive_ipv6_subnet(identity) if identity else ""
 
     @property
     def network(self) -> Network:

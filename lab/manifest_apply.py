@@ -34,12 +34,13 @@ from lab.network_settings import read_settings, write_settings
 from lab.progress import Reporter
 from lab.progress_many import Board
 from lab.spec import AcceleratorKind
-from lab.store import DefinitionStore
+from lab.store import DefinitionStore, MachineRequest
 from lab.wait import Deadline
 from pipeline.errors import ConflictError, PvmlabError
 
 _STOP = 60.0  # seconds for a guest to shut down
-Check = Callable[[VmDefinition, str | None], None]
+Check = Callable[[VmDefinition, MachineRequest | None], None]
+"""Is shown a machine before its start, with what is asked for if it is still to be made."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,8 @@ def up(
 
     On Ctrl-C the machines that this call started are stopped; the next one carries on.
 
-    :param check: is shown each machine that will be made, with its user-data, before anything is touched.
+    :param check: is shown each machine that will be made or started, before anything is built or touched, and again
+        when all is built: what a document is checked by may be among that.
     :raises ConflictError: if that would lose what was not given up by an option.
     :raises LabUpError: if not all came up.
     """
@@ -112,12 +114,10 @@ def up(
         current = read_current(lab)
         plan = make_plan(manifest, current, prune=options.prune)
         require_allowed(plan, manifest, current, recreate=options.recreate)
-        made = {action.name for action in plan.of(ActionKind.CREATE, ActionKind.RECREATE)}
-        for machine in manifest.machines:
-            if machine.name in made:
-                check(machine.trial, machine.request.user_data)
+        _check_all(plan, manifest, current, check)
         for trial in {_kind(machine.trial): machine.trial for machine in manifest.machines}.values():
             ensure_artifacts(artifacts, trial)
+        _check_all(plan, manifest, current, check)
         _Change(lab, manifest, current, reporter).carry_out(plan)
         with stopped_if_interrupted(lab) as starting:
             _bring_provisioner_up(lab, reporter, artifacts, starting)
@@ -127,6 +127,17 @@ def up(
         raise LabUpError(outcomes)
     reporter.say("everything is up" if plan.is_empty else f"all {len(outcomes)} machines are up")
     return outcomes
+
+
+def _check_all(plan: Plan, manifest: Manifest, current: CurrentLab, check: Check) -> None:
+    """Have *check* look at the machines that will be made, and at those that will be started."""
+    made = {action.name for action in plan.of(ActionKind.CREATE, ActionKind.RECREATE)}
+    restarted = {action.name for action in plan.actions if action.restarts}
+    for machine in manifest.machines:
+        if machine.name in made:
+            check(target.with_sources(machine.trial), machine.request)
+        elif machine.name in restarted or not current.machines[machine.name].running:
+            check(current.machines[machine.name].definition, None)
 
 
 def down(lab: Lab, manifest: Manifest, *, reporter: Reporter, timeout: float = _STOP) -> dict[str, StopOutcome]:

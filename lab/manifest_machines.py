@@ -32,7 +32,7 @@ from lab.manifest_order import find_cycle
 from lab.manifest_schema import plain
 from lab.native import native_installer, read_answers
 from lab.sizes import parse_size
-from lab.store import CardRequest, MachineRequest, define, require_addresses, require_name
+from lab.store import CardRequest, MachineRequest, define, require_address_said, require_addresses, require_name
 from lab.user_data import find_fault, read_user_data
 from pipeline.errors import PvmlabError, UsageError
 from pipeline.media.cloud_image import inspect_image
@@ -253,6 +253,7 @@ def _check_addresses(
             first = CardRequest(mac=machine.request.mac, ip=machine.request.ip, ipv6=machine.request.ipv6)
             for card in (first, *machine.request.more_cards):
                 try:
+                    require_address_said(machine.request, lan)
                     require_addresses(card, lan, owners, machine.name)
                 except PvmlabError as error:
                     _add(faults, nodes[name], f"{error.brief}; {error.resolution}".rstrip("; "), key=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from contracts import document
@@ -20,6 +20,7 @@ from pipeline.errors import ConflictError, UsageError
 from pipeline.workspace import Home
 
 MOST_TAPS = 64
+_SHOWN = 10  # addresses named in an error
 USER_NETWORK = ipaddress.IPv4Network("10.0.2.0/24")  # QEMU's user-mode network, the provisioner's way out
 # RFC 1918; RFC 6598 (between carriers and customers); RFC 5737 and RFC 2544 (documentation, benchmarks)
 _PRIVATE = tuple(
@@ -141,26 +142,25 @@ def require_fitting(lan: Lan, definitions: Sequence[VmDefinition], settings: Net
 
     :raises ConflictError: if one does not; nothing was changed.
     """
-    strangers = [f"{each.name}: {fault}" for each in definitions if (fault := _misfit(lan, each, settings))]
-    if strangers:
-        names = " ".join(line.partition(":")[0] for line in strangers[:5])
-        more = " ..." if len(strangers) > 5 else ""
-        raise ConflictError(
-            f"the network cannot be changed below {len(strangers)} defined machine(s)",
-            details="\n".join(strangers[:10]),
-            resolution=f"remove them first (./pvmlab vm.clean NAME: {names}{more}; ./pvmlab clean for all), "
-            "then create them anew",
-        )
+    homeless = [f"{each.name}: {fault}" for each in definitions for fault in _misfits(lan, each, settings)]
+    if not homeless:
+        return
+    names = list(dict.fromkeys(line.partition(":")[0] for line in homeless))
+    more = [f"and {len(homeless) - _SHOWN} more"] if len(homeless) > _SHOWN else []
+    raise ConflictError(
+        f"the network cannot be changed below {len(names)} defined machine(s)",
+        details="\n".join([*homeless[:_SHOWN], *more]),
+        resolution="choose a network with these addresses, or remove the machines first: ./pvmlab vm.clean "
+        f"{names[0]}{' ...; ./pvmlab clean for all' if len(names) > 1 else ''}; then create them anew",
+    )
 
 
-def _misfit(lan: Lan, definition: VmDefinition, settings: NetworkSettings) -> str:
-    """Return what is wrong with the machine's addresses in *lan*, or nothing."""
+def _misfits(lan: Lan, definition: VmDefinition, settings: NetworkSettings) -> Iterator[str]:
+    """Yield what is wrong with the machine's addresses in *lan*. In a lab without IPv6, those of IPv6 lie idle."""
     for card in definition.cards:
-        address = ipaddress.IPv4Address(card.ip)
-        if address not in lan.network or not lan.is_reservable(address):
-            return f"{card.ip} is no machine's address in {lan.subnet}"
+        if not lan.is_reservable(ipaddress.IPv4Address(card.ip)):
+            yield f"{card.ip} is no machine's address in {lan.subnet}"
         if card.ip == settings.host_address:
-            return f"{card.ip} would be this host's"
-        if card.ipv6 and not lan.is_reservable_ipv6(ipaddress.IPv6Address(card.ipv6)):
-            return f"{card.ipv6} is no machine's address in {lan.ipv6_subnet or 'a network without IPv6'}"
-    return ""
+            yield f"{card.ip} would be this host's"
+        if lan.ipv6_subnet and card.ipv6 and not lan.is_reservable_ipv6(ipaddress.IPv6Address(card.ipv6)):
+            yield f"{card.ipv6} is no machine's address in {lan.ipv6_subnet}"

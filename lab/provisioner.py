@@ -18,13 +18,16 @@ from pathlib import Path
 
 from contracts import document
 from contracts.arch import Arch
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import DiskBus
 from contracts.names import PROVISIONER_NAME
 from contracts.provisioner import KERNEL_ARGUMENTS, render_provisioner_env
 from lab import addresses, host_mode, provisioner_record, ssh
 from lab.disks import create_overlay
+from lab.host_mode_uplink import NO_INTERFACE, require_interface
 from lab.keys import KeyPair, ensure_key_pair
 from lab.lab import Lab
+from lab.lan_settings import UNCHANGED, LanRequest, plan_lan
 from lab.machine import StopOutcome
 from lab.provisioner_record import ProvisionerMode, ProvisionerRecord
 from lab.spec import Accelerator, DirectKernel, Disk, LanCard, LanTaps, MachineSpec, Share, WanCard
@@ -102,32 +105,74 @@ def overlay_path(lab: Lab) -> Path:
     return lab.home.disks / f"{PROVISIONER_NAME}.qcow2"
 
 
-def create(lab: Lab, mode: ProvisionerMode | None = None) -> bool:
+def create(
+    lab: Lab, mode: ProvisionerMode | None = None, *, network: LanRequest = UNCHANGED, interface: str = ""
+) -> bool:
     """Make the provisioner's keys and settings where they are missing; return whether it is new.
 
     :param mode: where its services shall run; None for where they are to run already, or else the usual way.
+    :param network: what is to change in the lab's network. :param interface: see :func:`plan_record`.
     :raises NotFoundError: if its artifacts are not built. :raises PrerequisiteError: if this host has no such mode.
-    :raises ConflictError: if it runs in another mode.
+    :raises ConflictError: if it runs in another mode. :raises PvmlabError: see :func:`plan_lan`, :func:`plan_record`.
     """
     record = find_record(lab)
-    wanted = mode or (record.mode if record is not None else ProvisionerMode.VM)
+    wanted = plan_record(lab, mode, interface, dhcp=network.dhcp).mode
+    plan_lan(lab, network)
     if wanted is ProvisionerMode.VM:
         require_digest(_base(lab))
     elif record is None or record.mode is not wanted:
         host_mode.require_host()
     lab.ensure_folders()
     with lab.changing_definitions():
-        _write_config(lab)
-        record = find_record(lab)
-        if record is not None and record.mode is wanted:
+        planned = plan_record(lab, mode, interface, dhcp=network.dhcp)
+        _write_config(lab, plan_lan(lab, network))
+        if (record := find_record(lab)) == planned:
             return False
-        if record is not None and lab.provisioner.is_running():
-            raise ConflictError(
-                f"the provisioner runs in the other mode, {record.mode}", resolution="./pvmlab provisioner.stop first"
+        if record is None or record.mode is not planned.mode:
+            overlay_path(lab).unlink(missing_ok=True)  # of the other mode
+        _write_record(lab, planned)
+    return record is None or record.mode is not planned.mode
+
+
+def plan_record(
+    lab: Lab, mode: ProvisionerMode | None, interface: str, *, dhcp: DhcpMode | None = None
+) -> ProvisionerRecord:
+    """Return what is to be remembered of the provisioner; nothing is written.
+
+    :param interface: of this host, which the lab's network is joined with in host mode; empty for the one it is joined
+        with already, :data:`lab.host_mode_uplink.NO_INTERFACE` for none.
+    :param dhcp: who is to give out the addresses, if that was said.
+    :raises ConflictError: if it runs and would be another one, *interface* goes with the other mode only, or the lab's
+        network goes with the other mode only.
+    :raises UsageError: if nobody said who gives out the addresses on the network behind *interface*.
+    :raises PvmlabError: if there is no such interface, see :func:`lab.host_mode_uplink.require_interface`.
+    """
+    record = find_record(lab)
+    wanted = mode or (record.mode if record is not None else ProvisionerMode.VM)
+    if wanted is ProvisionerMode.HOST:
+        host_mode.require_switch(lab)
+    joined = "" if interface == NO_INTERFACE else interface
+    if joined and wanted is not ProvisionerMode.HOST:
+        raise ConflictError(
+            f"--interface={joined} is for host mode", details="the provisioner's machine is on the lab's switch only",
+            resolution="--mode=host, or leave it out",
+        )  # fmt: skip
+    if joined:
+        if dhcp is None and lab.lan.dhcp is DhcpMode.SERVER and (record is None or record.interface != joined):
+            raise UsageError(
+                f"--interface={joined} wants to know who gives out the addresses there",
+                details="a second DHCP server would give its own addresses to every machine of that network",
+                resolution="--dhcp=proxy beside another server; --dhcp=server where there is none",
             )
-        overlay_path(lab).unlink(missing_ok=True)  # of the other mode
-        _write_record(lab, ProvisionerRecord(uuid=str(uuid.uuid4()), mode=wanted))
-    return True
+        require_interface(joined)
+    if record is None or record.mode is not wanted:
+        planned = ProvisionerRecord(uuid=str(uuid.uuid4()), mode=wanted, interface=joined)
+    else:
+        planned = dataclasses.replace(record, interface=joined if interface else record.interface)
+    if record is not None and planned != record and lab.provisioner.is_running():
+        what = f"in the other mode, {record.mode}" if record.mode is not wanted else "with another interface"
+        raise ConflictError(f"the provisioner runs {what}", resolution="./pvmlab provisioner.stop first")
+    return planned
 
 
 def start(lab: Lab, accelerator: Accelerator) -> None:
@@ -164,7 +209,10 @@ def start(lab: Lab, accelerator: Accelerator) -> None:
 def describe_start(lab: Lab, accelerator: Accelerator) -> str:
     """Return how the provisioner that was started runs, for people."""
     if lab.provisioner_mode is ProvisionerMode.HOST:
-        return "host mode: in namespaces of this host, no way out for targets"
+        record = find_record(lab)
+        joined = record.interface if record is not None else ""
+        way = f"joined with {joined}" if joined else "no way out for targets"
+        return f"host mode: in namespaces of this host, {way}"
     return f"{accelerator.kind}: {accelerator.reason}"
 
 
@@ -291,13 +339,13 @@ def _choose_port(record: ProvisionerRecord) -> int:
     return wanted
 
 
-def _write_config(lab: Lab) -> None:
-    """Write what the provisioner reads at its start."""
+def _write_config(lab: Lab, lan: Lan) -> None:
+    """Write what the provisioner reads at its start. :param lan: the lab's network from now on."""
     config, key = lab.home.config, ssh.lab_key(lab)
     _host_key(lab)
     lab.identity()
     for path, text in (
-        (config / "lab.json", document.dumps(lab.lan)),
+        (config / "lab.json", document.dumps(lan)),
         (config / "authorized_keys", key.read_public() + "\n"),
     ):
         if not path.exists() or path.read_text() != text:

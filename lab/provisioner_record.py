@@ -26,6 +26,7 @@ class ProvisionerRecord:
 
     :ivar base_sha256: digest of the disk in the cache it was started from last; None before the first start.
     :ivar ssh_port: of 127.0.0.1, the one it had then. :ivar mode: where its services run.
+    :ivar interface: of this host, which the lab's network is joined with (host mode); empty for none.
     """
 
     schema: int = 1
@@ -33,6 +34,7 @@ class ProvisionerRecord:
     base_sha256: str | None = None
     ssh_port: int | None = None
     mode: ProvisionerMode = ProvisionerMode.VM
+    interface: str = ""
 
 
 def record_path(home: Home) -> Path:

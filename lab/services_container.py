@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from contracts.document import DocumentError
 from contracts.names import PROVISIONER_NAME
 from lab import provisioner, ssh
 from lab.lab import Lab
-from lab.provisioner import ProvisionerState
+from lab.provisioner import ProvisionerError, ProvisionerState
 from lab.provisioner_record import ProvisionerMode
 from lab.wait import Deadline
 from pipeline.commit import publish, publish_text
 from pipeline.container_tar import find_image, write_loadable
 from pipeline.digests import file_digest
-from pipeline.errors import CommandError, ConflictError, NotFoundError
+from pipeline.errors import CommandError, ConflictError, NotFoundError, PvmlabError
 from pipeline.run import Completed, attach
 from pipeline.sidecar import read_sidecar
 
@@ -83,6 +84,7 @@ class ContainerView:
     :ivar state: Docker's word: ``running``, ``exited``; ``off`` if there is no container. :ivar health: Docker's word.
     :ivar image: id of the image it runs, in hex. :ivar digest: of the tar it came from. :ivar since: RFC 3339.
     :ivar own: whether it runs a person's image, or would. :ivar pending: whether a start would run another image.
+    :ivar message: why there is none, if it failed.
     """
 
     state: str
@@ -94,6 +96,7 @@ class ContainerView:
     since: str = ""
     own: bool = False
     pending: bool = False
+    message: str = ""
     services: tuple[ServiceView, ...] = ()
 
 
@@ -150,13 +153,52 @@ def start(lab: Lab, *, deadline: Deadline) -> None:
 
     :raises ConflictError: if the provisioner is off. :raises ProvisionerError: if the services do not get ready.
     """
+    _load(lab)
+    _restart(lab, deadline)
+
+
+def start_other(lab: Lab, before: ContainerChoice, *, seconds: float) -> None:
+    """Start the services in the image that was chosen in place of *before*, and go back to that if they do not answer.
+
+    :param seconds: how long each of the two starts may take.
+    :raises ConflictError: if the provisioner is off. :raises PvmlabError: if it went back.
+    """
+    try:
+        _load(lab)
+    except PvmlabError:
+        _write_choice(lab, before)  # it runs on
+        raise
+    try:
+        _restart(lab, Deadline(seconds))
+    except PvmlabError as error:
+        _write_choice(lab, before)
+        _restart(lab, Deadline(seconds))
+        raise ProvisionerError(
+            f"{error.brief}; they run again in {describe(before.current)}",
+            details=error.details,
+            resolution="mend the image, then the same command again",
+        ) from error
+
+
+def describe(own: OwnImage | None) -> str:
+    """Return what people know an image by. :param own: None is the built-in one."""
+    return own.source if own is not None else "the built-in container"
+
+
+def _load(lab: Lab) -> None:
+    """Bring the image that was chosen into the provisioner, if it is not there."""
     require_provisioner(lab)
     own = read_choice(lab).current
     if own is not None and not _is_loaded(lab, own):
         _remote(lab, ["docker", "load", "--quiet", "--input", f"/mnt/host/config/containers/{own.file}"], timeout=_LOAD)
+
+
+def _restart(lab: Lab, deadline: Deadline) -> None:
+    # Stopped first, to its end: what one says that is stopped while it starts would be taken for the next one's words.
+    _remote(lab, ["systemctl", "stop", UNIT])
     (lab.home.status / f"{PROVISIONER_NAME}.json").unlink(missing_ok=True)  # what it said of the old one
     _remote(lab, ["systemctl", "reset-failed", UNIT], check=False)
-    _remote(lab, ["systemctl", "restart", "--no-block", UNIT])
+    _remote(lab, ["systemctl", "start", "--no-block", UNIT])
     provisioner.wait_until(lab, ProvisionerState.READY, deadline=deadline)
 
 
@@ -179,7 +221,9 @@ def view(lab: Lab) -> ContainerView:
     # `docker inspect` alone would find the image of the same name where there is no container.
     done = _remote(lab, ["docker", "container", "inspect", NAME], check=False)
     if done.returncode != 0:
-        return ContainerView(state="off", own=choice.current is not None)
+        said = provisioner.find_announcement(lab)
+        why = said.message if said is not None and said.state is ProvisionerState.FAILED else ""
+        return ContainerView(state="off", own=choice.current is not None, message=why)
     (found,) = json.loads(done.stdout)
     state, labels = found["State"], found["Config"].get("Labels") or {}
     image = found["Image"].removeprefix("sha256:")
@@ -192,11 +236,16 @@ def view(lab: Lab) -> ContainerView:
         version=labels.get(f"{_LABELS}version", ""),
         revision=labels.get(f"{_LABELS}revision", ""),
         digest=_digest(lab, image),
-        since=state["StartedAt"],
+        since=_whole_seconds(state["StartedAt"]),
         own=own is not None,
         pending=choice.current != own,
         services=_services(lab) if running else (),
     )
+
+
+def _whole_seconds(moment: str) -> str:
+    """Return Docker's time (RFC 3339 with nanoseconds, UTC) without the fraction."""
+    return f"{moment.partition('.')[0].removesuffix('Z')}Z"
 
 
 def log_arguments(*, follow: bool, lines: int) -> str:
@@ -215,21 +264,30 @@ def log_arguments(*, follow: bool, lines: int) -> str:
 
 
 def enter(lab: Lab, command: str | None) -> int:
-    """Go into the container on our terminal, or run *command* there by its shell; return the exit status."""
-    words = ["docker", "exec", "--interactive", *([] if command is not None else ["--tty"]), NAME, "/bin/sh"]
-    if command is not None:
-        return ssh.shell(lab, PROVISIONER_NAME, shlex.join([*words, "-c", command]))
+    """Go into the container on our terminal, or run *command* there by its shell; return the exit status.
+
+    Without a terminal and a command the shell reads what to do from our standard input.
+    """
+    terminal = command is None and sys.stdin.isatty()
+    words = ["docker", "exec", "--interactive", *(["--tty"] if terminal else []), NAME, "/bin/sh"]
+    if not terminal:
+        return ssh.shell(lab, PROVISIONER_NAME, shlex.join([*words, *(["-c", command] if command is not None else [])]))
     # ssh gives a command no terminal by itself
     return attach(ssh.ssh_arguments(ssh.config_path(lab), PROVISIONER_NAME, shlex.join(words), options=["-t"]))
 
 
-def require_provisioner(lab: Lab) -> None:
-    """:raises ConflictError: if the provisioner is off, or has no container as the services run on this host."""
-    if lab.provisioner_mode is ProvisionerMode.HOST:
+def require_mode(mode: ProvisionerMode) -> None:
+    """:raises ConflictError: if services have no container in *mode*: in host mode they run in namespaces."""
+    if mode is ProvisionerMode.HOST:
         raise ConflictError(
             "there is no container in host mode", details="the services run in namespaces of this host",
             resolution="./pvmlab provisioner.stop, then provisioner.create --mode=vm",
         )  # fmt: skip
+
+
+def require_provisioner(lab: Lab) -> None:
+    """:raises ConflictError: if the provisioner is off, or has no container as the services run on this host."""
+    require_mode(lab.provisioner_mode)
     if not lab.provisioner.is_running():
         raise ConflictError("the provisioner is off", resolution="./pvmlab provisioner.start")
 
@@ -239,13 +297,20 @@ def _choose(lab: Lab, own: OwnImage | None) -> None:
     before = read_choice(lab)
     if before.current == own or (own is not None and before.current is not None and own.image == before.current.image):
         return
-    environment = lab.home.config / "container.env"
-    publish_text(_choice_path(lab), document.dumps(ContainerChoice(current=own, previous=before.current)))
+    _write_choice(lab, ContainerChoice(current=own, previous=before.current))
+
+
+def _write_choice(lab: Lab, choice: ContainerChoice) -> None:
+    """Write *choice* down, without an image whose tar is gone already; remove the tars that are no longer named."""
+    own, previous, environment = choice.current, choice.previous, lab.home.config / "container.env"
+    if previous is not None and not (_folder(lab) / previous.file).exists():
+        previous = None
+    publish_text(_choice_path(lab), document.dumps(ContainerChoice(current=own, previous=previous)))
     if own is None:
         environment.unlink(missing_ok=True)
     else:
         publish_text(environment, f"CONTAINER_IMAGE=sha256:{own.image}\nCONTAINER_TAR={own.file}\n")
-    kept = {each.file for each in (own, before.current) if each is not None}
+    kept = {each.file for each in (own, previous) if each is not None}
     for path in _folder(lab).glob("*.tar"):
         if path.name not in kept:
             path.unlink()

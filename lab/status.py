@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from contracts.lan import Lan
 from lab import provisioner
 from lab.events import read_strangers
 from lab.lab import Lab
@@ -23,12 +24,14 @@ RECENT = 3600.0  # seconds in which a stranger was seen to be worth a line
 class ProvisionerView:
     """The provisioner.
 
-    :ivar mode: vm, or host (:mod:`lab.host_mode`). :ivar services: what it says of itself, empty if it is off or has
-        said nothing yet.
+    :ivar mode: vm, or host (:mod:`lab.host_mode`). :ivar interface: of this host, which the lab's network is joined
+        with in host mode; empty for none. :ivar services: what it says of itself, empty if it is off or has said
+        nothing yet.
     """
 
     created: bool
     mode: str
+    interface: str
     state: MachineState
     services: str
     message: str
@@ -39,11 +42,16 @@ class ProvisionerView:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabView:
-    """A whole lab. :ivar strangers: MAC addresses of unknown machines that were seen of late, the latest first."""
+    """A whole lab.
+
+    :ivar lan: the settings of its network. :ivar strangers: MAC addresses of unknown machines that were seen of late,
+        the latest first.
+    """
 
     home: str
     cache: str
     subnet: str
+    lan: Lan
     network_running: bool
     accelerator: str
     accelerator_reason: str
@@ -59,6 +67,7 @@ def view_lab(lab: Lab) -> LabView:
         home=str(lab.home.root),
         cache=str(lab.cache.root),
         subnet=lab.lan.subnet,
+        lan=lab.lan,
         network_running=lab.network.is_running(),
         accelerator=accelerator.kind.value if isinstance(accelerator, Accelerator) else "none",
         accelerator_reason=accelerator.reason if isinstance(accelerator, Accelerator) else accelerator,
@@ -75,6 +84,7 @@ def view_provisioner(lab: Lab) -> ProvisionerView:
     return ProvisionerView(
         created=record is not None,
         mode=lab.provisioner_mode.value,
+        interface=record.interface if record else "",
         state=state,
         services=said.state.value if said else "",
         message=said.message if said else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from contracts import document
 from contracts.answers import OWN_SUFFIX
 from contracts.arch import Arch
 from contracts.document import DocumentError
-from contracts.lan import Lan
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import (
     MAX_FURTHER_NICS,
     AnswerFile,
@@ -124,6 +125,8 @@ class DefinitionStore:
         :raises NotFoundError: if there is none. :raises BrokenDefinitionError: if it makes no sense.
         """
         path = self.path(name)
+        if path.exists() and not path.is_file():
+            raise BrokenDefinitionError(path, ["it is no regular file"])
         try:
             definition = document.loads(VmDefinition, path.read_bytes())
         except FileNotFoundError:
@@ -149,15 +152,15 @@ class DefinitionStore:
         """
         return [self.load(name) for name in self.names()]
 
-    def plan(
-        self,
-        request: MachineRequest,
-        *,
-        host_key: SshHostKey,
-        authorized_key: str,
-        package_sources: tuple[str, ...] = (),
-        repository: str = "",
-    ) -> VmDefinition:
+    def load_good(self) -> list[VmDefinition]:
+        """Return all definitions by name but the broken ones, which the services do not use either."""
+        good = []
+        for name in self.names():
+            with contextlib.suppress(BrokenDefinitionError):
+                good.append(self.load(name))
+        return good
+
+    def plan(self, request: MachineRequest, *, host_key: SshHostKey, authorized_key: str) -> VmDefinition:
         """Return the definition that *request* asks for, with free addresses; nothing is written.
 
         :raises UsageError: if a value makes no sense.
@@ -169,15 +172,13 @@ class DefinitionStore:
                 resolution=f"choose another name, or ./pvmlab vm.clean {request.name} first",
             )
         cards = self._plan_cards(request, self.load_all())
-        return define(
-            request, cards, host_key=host_key, authorized_key=authorized_key, package_sources=package_sources,
-            repository=repository,
-        )  # fmt: skip
+        return define(request, cards, host_key=host_key, authorized_key=authorized_key)
 
     def _plan_cards(self, request: MachineRequest, others: Sequence[VmDefinition]) -> tuple[Nic, ...]:
         """Return the LAN cards of the machine, with addresses that none of *others* has.
 
-        :raises UsageError: if there cannot be so many. :raises ConflictError: if an address is taken.
+        :raises UsageError: if there cannot be so many, or the first one's address is not ours to choose.
+        :raises ConflictError: if an address is taken.
         """
         if not 1 <= request.cards <= 1 + MAX_FURTHER_NICS:
             raise UsageError(f"a machine has 1 to {1 + MAX_FURTHER_NICS} cards, not {request.cards}")
@@ -185,6 +186,7 @@ class DefinitionStore:
         if len(asked) > request.cards:
             raise UsageError(f"addresses for {len(asked)} cards are given, and the machine has {request.cards}")
         lan, identity = self._lab.lan, self._lab.find_identity()
+        require_address_said(request, lan)
         owners = _owners(others, lan, identity)
         if host_address := read_settings(self._lab.home).host_address:
             owners[host_address] = "this host"
@@ -257,14 +259,8 @@ class DefinitionStore:
 
 
 def define(
-    request: MachineRequest,
-    cards: tuple[Nic, ...],
-    *,
-    host_key: SshHostKey,
-    authorized_key: str,
-    package_sources: tuple[str, ...] = (),
-    repository: str = "",
-) -> VmDefinition:
+    request: MachineRequest, cards: tuple[Nic, ...], *, host_key: SshHostKey, authorized_key: str
+) -> VmDefinition:  # fmt: skip
     """Return the definition that *request* asks for, with these *cards*: a new machine, with a UUID of its own.
 
     :raises UsageError: if there cannot be such a machine.
@@ -286,8 +282,7 @@ def define(
             mac=cards[0].mac, ip=cards[0].ip, ipv6=cards[0].ipv6, nics=cards[1:], firmware=request.firmware,
             uuid=str(uuid.uuid4()), cpus=request.cpus, memory_mib=request.memory_mib, disk_gib=request.disk_gib,
             disk_bus=request.disk_bus, ssh_authorized_keys=(authorized_key,), ssh_host_key=host_key,
-            package_sources=package_sources, installer=request.installer, repository=repository,
-            answer_file=request.answers.kind if request.answers else AnswerFile.LAB,
+            installer=request.installer, answer_file=request.answers.kind if request.answers else AnswerFile.LAB,
             source=request.source, image=request.image, nic_model=request.nic_model,
             more_disks=request.more_disks, secure_boot=request.secure_boot, tpm=request.tpm,
             labels=request.labels, qemu_arguments=request.qemu_arguments,
@@ -330,6 +325,18 @@ def _owners(others: Sequence[VmDefinition], lan: Lan, identity: str) -> dict[str
     for card_name in ("lan", "wan"):
         owners[addresses.derive_mac(identity, PROVISIONER_NAME, card=card_name)] = PROVISIONER_NAME
     return owners | {str(lan.provisioner): PROVISIONER_NAME}
+
+
+def require_address_said(request: MachineRequest, lan: Lan) -> None:
+    """Check that the address of the machine's first card is asked for where it is not ours to choose.
+
+    :raises UsageError: if it is not.
+    """
+    if lan.dhcp is DhcpMode.PROXY and not request.ip:
+        raise UsageError(
+            f"the address of {request.name} must be said", details="another DHCP server gives out the addresses",
+            resolution="--ip=ADDRESS, the one that it gives to this machine's MAC address",
+        )  # fmt: skip
 
 
 def require_addresses(card: CardRequest, lan: Lan, owners: dict[str, str], name: str) -> CardRequest:

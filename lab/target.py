@@ -11,6 +11,7 @@ from pathlib import Path
 from contracts.machine import FirmwareKind, MachineSource, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus
 from contracts.timeline import EVENTS_SUFFIX
+from contracts.tokens import RECORDS, record_name
 from distros.family import Family
 from distros.registry import require_release
 from distros.release import Release
@@ -18,19 +19,19 @@ from lab import cloud_machine, forwards, orders, provisioner, snapshot_store, ss
 from lab.disks import create_empty_disk
 from lab.firmware import own_firmware
 from lab.hardware import require_drivers, require_hardware
-from lab.install_status import read_status, status_path
+from lab.install_status import is_installed_next, read_status, status_path
 from lab.keys import make_key
 from lab.lab import Lab
 from lab.machine import QemuStartError
 from lab.native import find_repository, require_memory, require_sources
 from lab.spec import Accelerator, Bios, Disk, Firmware, LanCard, LanTaps, MachineSpec
-from lab.store import DefinitionStore, MachineRequest, require_name
+from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest, require_name
 from lab.tpm import tpm_of
 from pipeline.debian.apt_sources import host_mirror
 from pipeline.errors import ConflictError, PrerequisiteError, PvmlabError, UsageError
 from pipeline.sidecar import read_sidecar
 
-__all__ = ["read_status", "status_path"]  # of lab.install_status, named here as ever
+__all__ = ["is_installed_next", "read_status", "status_path"]  # of lab.install_status, named here as ever
 
 _NO_KEY = SshHostKey(private="-----BEGIN OPENSSH PRIVATE KEY-----\n", public="ssh-ed25519 AAAA")  # until one is made
 
@@ -137,27 +138,17 @@ def create(
     :raises ConflictError: if its name or an address is taken.
     :raises PrerequisiteError: if it is not known where its own installer shall find packages.
     """
-    require_name(request.name)
-    release = require_release(request.distro, request.arch)
+    _require_plannable(lab, request)
     store = DefinitionStore(lab)
-    if lab.find_identity() or request.ipv6 is None:  # what makes no sense shall make nothing, not even the lab
-        store.plan(request, host_key=_NO_KEY, authorized_key=_NO_KEY.public)
     lab.ensure_folders()
     with lab.changing_definitions():
-        definition = store.plan(
-            request,
-            host_key=make_key(request.name, scratch=lab.home.ssh),
-            authorized_key=ssh.lab_key(lab).read_public(),
-            package_sources=_package_sources(release),
-            repository=find_repository(release, request.arch) if request.installer.is_native else "",
-        )
-        definition = dataclasses.replace(definition, managed=managed)
+        definition = dataclasses.replace(_plan(lab, request), managed=managed)
         if check is not None:
             check(definition)
         if definition.installer.is_native:
             require_sources(definition)
         if definition.installer.is_native and managed:
-            require_memory(definition, lab.cache, release)
+            require_memory(definition, lab.cache, require_release(definition.distro, definition.arch))
         if managed:
             require_hardware(definition)
             require_drivers(definition, lab.cache)
@@ -166,6 +157,39 @@ def create(
         store.write(definition, request.answers)
         ssh.write_files(lab, provisioner.find_access(lab))
     return definition
+
+
+def plan(lab: Lab, request: MachineRequest) -> VmDefinition:
+    """Return the machine that *request* asks for, as it would be now; nothing of it is kept.
+
+    :raises PvmlabError: as :func:`create`.
+    """
+    _require_plannable(lab, request)
+    lab.ensure_folders()
+    return _plan(lab, request)
+
+
+def _require_plannable(lab: Lab, request: MachineRequest) -> None:
+    """Check *request* as far as that makes nothing: what makes no sense shall not even make the lab."""
+    require_name(request.name)
+    require_release(request.distro, request.arch)
+    if lab.find_identity() or request.ipv6 is None:  # without an identity, a lab has no IPv6 network yet
+        DefinitionStore(lab).plan(request, host_key=_NO_KEY, authorized_key=_NO_KEY.public)
+
+
+def _plan(lab: Lab, request: MachineRequest) -> VmDefinition:
+    host_key, own_key = make_key(request.name, scratch=lab.home.ssh), ssh.lab_key(lab).read_public()
+    return with_sources(DefinitionStore(lab).plan(request, host_key=host_key, authorized_key=own_key))
+
+
+def with_sources(definition: VmDefinition) -> VmDefinition:
+    """Return *definition* with where its installer and its system find packages, as far as this host knows."""
+    release, native = require_release(definition.distro, definition.arch), definition.installer.is_native
+    return dataclasses.replace(
+        definition,
+        package_sources=_package_sources(release),
+        repository=find_repository(release, definition.arch) if native else "",
+    )
 
 
 def _make_disks(lab: Lab, definition: VmDefinition) -> None:
@@ -317,7 +341,7 @@ def clean(lab: Lab, name: str) -> None:
         for path in (*_disks_of(lab, name), variables_path(lab, name), network_variables_path(lab, name),
                      status_path(lab, name), *cloud_machine.own_files(lab, name),
                      lab.home.status / f"{name}{EVENTS_SUFFIX}", orders.order_path(lab, name),
-                     logs.ours, logs.serial, logs.qemu):  # fmt: skip
+                     logs.ours, logs.serial, logs.qemu, *_token_records(lab, name)):  # fmt: skip
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}.1").unlink(missing_ok=True)  # the log of the run before
         shutil.rmtree(tpm_of(lab.home, name).state, ignore_errors=True)
@@ -330,6 +354,15 @@ def clean(lab: Lab, name: str) -> None:
 def _disks_of(lab: Lab, name: str) -> list[Path]:
     """Return the disks that are there of the machine *name*, whose definition may be broken."""
     return [disk_path(lab, name), *lab.home.disks.glob(f"{name}.disk*.qcow2")]
+
+
+def _token_records(lab: Lab, name: str) -> list[Path]:
+    """Return what the boot handler keeps of the machine's token; of a broken definition's, it removes it itself."""
+    try:
+        uuid = DefinitionStore(lab).load(name).uuid
+    except BrokenDefinitionError:
+        return []
+    return [lab.home.status / RECORDS / record_name(uuid)]
 
 
 def _prepare_disk(lab: Lab, definition: VmDefinition) -> None:

@@ -135,7 +135,7 @@ def _view(lab: Lab, definition: VmDefinition, status: MachineStatus, state: Mach
         managed=definition.managed,
         ordered=due.kind.value if due else "",
         last_event=last.text if last else "",
-        last_time=last.latest if last else 0.0,
+        last_time=max(status.updated, last.latest) if last else 0.0,
         diagnosis=_diagnosis(lab, definition, status, state, silent=waiting and silent and last is not None),
         ssh=f"./pvmlab vm.shell {definition.name}",
     )

@@ -32,10 +32,7 @@ def build_image(folder: Path, base: Path, output: Path, *, arch: Arch, say: Call
     """
     import docker.errors  # noqa: PLC0415 (half a second that nobody else pays)
 
-    if not (folder / "Dockerfile").is_file():
-        raise NotFoundError(
-            f"there is no Dockerfile in {folder}", resolution="name the folder it is in: --dockerfile=DIR"
-        )
+    require_dockerfile(folder)
     with _engine() as client:
         try:
             with base.open("rb") as archive:
@@ -50,6 +47,14 @@ def build_image(folder: Path, base: Path, output: Path, *, arch: Arch, say: Call
             raise ImageBuildError(
                 "the Docker engine refused to build it", details=str(error.explanation or error)
             ) from None
+
+
+def require_dockerfile(folder: Path) -> None:
+    """:raises NotFoundError: if there is no Dockerfile in *folder*."""
+    if not (folder / "Dockerfile").is_file():
+        raise NotFoundError(
+            f"there is no Dockerfile in {folder}", resolution="name the folder it is in: --dockerfile=DIR"
+        )
 
 
 def _build(client: docker.DockerClient, folder: Path, *, arch: Arch, say: Callable[[str], None]) -> None:

@@ -1,7 +1,7 @@
 """Python packages for an image: wheels pinned by a lock file, unpacked without installing them.
 
 pip would write scripts with the path of the Python it runs under, and their digests into the packages' records: the
-image would depend on where this checkout is. Only pure wheels are taken, whose files are stored as they are imported.
+image would depend on where this checkout is. Only wheels are taken whose files are stored as they are imported.
 """
 
 from __future__ import annotations
@@ -11,23 +11,28 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from contracts.arch import Arch
 from pipeline.artifact import Making
 from pipeline.digests import file_digest
 from pipeline.errors import PvmlabError
 from pipeline.run import run
 
 _TIMEOUT = 600.0
+_PLATFORMS = ("manylinux2014", "manylinux_2_28")  # each with all older ones; pip does not take the one for the other
 
 
-def fetch_wheels(lock: Path, into: Path, *, python_version: str, making: Making) -> list[Path]:
-    """Fetch the wheels of a lock file for a Python of *python_version* to the directory *into*; return them, sorted.
+def fetch_wheels(lock: Path, into: Path, *, python_version: str, arch: Arch, making: Making) -> list[Path]:
+    """Fetch the wheels of a lock file to the directory *into*; return them, sorted.
+
+    They are for a CPython of *python_version* on Linux with glibc 2.28 or later (PEP 600), whatever runs here.
 
     :raises CommandError: if pip cannot fetch one, or its digest is not in the lock file.
     """
     making.report("fetching Python packages")
     run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:",
-         f"--python-version={python_version}", "--dest", into, "--requirement", lock],
+         f"--python-version={python_version}", *[f"--platform={name}_{arch}" for name in _PLATFORMS],
+         "--dest", into, "--requirement", lock],
         timeout=_TIMEOUT, network=True, log=making.log,
     )  # fmt: skip
     return sorted(into.glob("*.whl"))

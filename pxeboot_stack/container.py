@@ -14,7 +14,7 @@ SUITE = "trixie"
 PYTHON_VERSION = "3.13"  # of the suite; the wheels are chosen for it
 
 # python3-minimal has no http and no asyncio. Nobody needs a shell tool of iproute2 in there.
-# Jinja2 comes as a package: it needs MarkupSafe, which is compiled, and only pure Python comes as wheels.
+# Jinja2 comes as a package, uvicorn's parser as a wheel: Debian's httptools is of 2019, with a parser nobody maintains.
 PACKAGES = ("dnsmasq-base", "nginx-light", "python3", "python3-jinja2")
 
 ROOT = PurePosixPath("/opt/pvmlab")

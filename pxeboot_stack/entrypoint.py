@@ -12,7 +12,7 @@ from pathlib import Path
 from contracts.arch import BIOS_BINARY, Arch
 from contracts.lan import Lan
 from contracts.names import PROVISIONER_NAME
-from pxeboot_stack import health, logs, services, watcher
+from pxeboot_stack import accounts, health, logs, services, watcher
 from pxeboot_stack.boot_handler import scripts
 from pxeboot_stack.boot_handler.settings import LISTEN_ADDRESS, LISTEN_PORT
 from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
@@ -20,21 +20,21 @@ from pxeboot_stack.publish import publish_text
 from pxeboot_stack.supervisor import FlappingError, Supervisor
 
 IPXE = Path("/opt/pvmlab/ipxe")  # the iPXE programs in the container
-_WORKER = "www-data"
 
 
 def prepare(lan: Lan, shares: HostShares, run: RunFiles, *, ipxe: Path) -> None:
     """Write all that the services read: configurations, TFTP root, first reservations.
 
     :param ipxe: where the iPXE programs are, named as in :mod:`contracts.arch`.
-    :raises OSError: if something cannot be written or read.
+    :raises OSError: if something cannot be written or read. :raises ValueError: if a service has no account here.
     """
     for directory in (run.root, run.tftp, run.nginx):
         directory.mkdir(parents=True, exist_ok=True)
     arches = [arch for arch in Arch if _offer(ipxe / arch.ipxe_binary, run.tftp)]
     bios = _offer(ipxe / BIOS_BINARY, run.tftp)
+    account = accounts.find_dnsmasq_account()
     publish_text(run.tftp / "autoexec.ipxe", scripts.render_chain(lan.base_url))
-    publish_text(run.dnsmasq_conf, services.render_dnsmasq(lan, run, arches=arches, bios=bios))
+    publish_text(run.dnsmasq_conf, services.render_dnsmasq(lan, run, arches=arches, bios=bios, account=account))
     publish_text(
         run.nginx_conf,
         services.render_nginx(
@@ -63,10 +63,12 @@ def choose_worker(shares: HostShares) -> str:
     """Return the account nginx reads artifacts with: an unprivileged one, if the host lets others read them.
 
     A host with umask 077 shares directories that only their owner may enter; root in the container may.
+
+    :raises NoAccountError: if there is no such account.
     """
     open_to_all = stat.S_IROTH | stat.S_IXOTH
     modes = [path.stat().st_mode for path in (shares.images, shares.initrds) if path.is_dir()]
-    return _WORKER if all(mode & open_to_all == open_to_all for mode in modes) else "root"
+    return accounts.find_nginx_account() if all(mode & open_to_all == open_to_all for mode in modes) else "root"
 
 
 def announce_start(shares: HostShares) -> None:

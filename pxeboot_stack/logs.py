@@ -11,15 +11,16 @@ import logging
 import re
 import time
 
+from contracts.tokens import PLACEHOLDER, mask
+
 _EXTRA = ("machine", "client", "document", "status")  # the only attributes of a record that callers may add
-_TOKEN_PATH = re.compile(r"/m/[^/\s\"']+")
-_TOKEN = re.compile(r"(?<![0-9a-f-])[0-9a-f]{32}(?![0-9a-f])")
+_TOKEN_PATH = re.compile(r"/m/[^/\s\"']+")  # also one that was cut or mistyped
 _MAX_MESSAGE = 4000
 
 
 def mask_tokens(text: str) -> str:
-    """Return *text* with every token replaced, where it stands in a path and where it stands alone."""
-    return _TOKEN.sub("***", _TOKEN_PATH.sub("/m/***", text))
+    """Return *text* with every token replaced, and with whatever stands where one belongs."""
+    return mask(_TOKEN_PATH.sub(f"/m/{PLACEHOLDER}", text))
 
 
 class JsonFormatter(logging.Formatter):

@@ -39,21 +39,26 @@ def render_dnsmasq(
     bios: bool = False,
     interface: str = LAN_INTERFACE,
     resolv_file: Path = RESOLV_FILE,
+    account: tuple[str, str] = ("dnsmasq", "nogroup"),
 ) -> str:
     """Return ``dnsmasq.conf``.
 
     :param arches: the architectures whose iPXE program is in the TFTP root. Firmware of others gets no boot file.
     :param bios: whether the one for BIOS machines is there, too.
+    :param account: user and group that dnsmasq runs as.
     :raises ValueError: if a path has a character that dnsmasq would not take for part of it.
     """
     return _render(
         "dnsmasq.conf",
+        user=account[0],
+        group=account[1],
         interface=interface,
         dhcp_lines="\n".join(_dhcp_lines(lan, interface)),
         lease_max=str(lan.most_leases),
         base_url=lan.base_url,
         domain=lan.domain,
         boot_lines="\n".join(_boot_lines(lan, arches, bios=bios)),
+        boot_server=_boot_server(lan),
         pid_file=_dnsmasq_path(run.dnsmasq_pid),
         dhcp_hosts=_dnsmasq_path(run.dhcp_hosts),
         dns_hosts=_dnsmasq_path(run.dns_hosts),
@@ -76,7 +81,7 @@ def render_nginx(
     """Return ``nginx.conf``.
 
     :param listen: address and port, the provisioner's on the private network only. :param handler: address and port
-        of the boot handler. :param user: the account of the worker process.
+        of the boot handler. :param user: the account of the worker process, with its group if that has another name.
     :param more_listens: further addresses and ports, those of IPv6 in brackets.
     :raises ValueError: if a path has a character that nginx would not take for part of it.
     """
@@ -167,11 +172,18 @@ def _ipv6_lines(lan: Lan, interface: str) -> list[str]:
     ]
 
 
+def _boot_server(lan: Lan) -> str:
+    """Return what follows a boot file: beside another server, our address; nothing where that goes without saying.
+
+    Firmware would take the other server's; iPXE takes no boot file of a proxy that does not say one (its
+    ``dhcp_has_pxeopts``), and has nothing to boot.
+    """
+    return f",,{lan.provisioner}" if lan.dhcp is DhcpMode.PROXY else ""
+
+
 def _boot_lines(lan: Lan, arches: Sequence[Arch], *, bios: bool) -> list[str]:
     """Return dnsmasq's lines that say what a machine's firmware loads."""
-    proxy = lan.dhcp is DhcpMode.PROXY
-    # Beside another server the address of ours must be said, else firmware takes the other's.
-    server = f",,{lan.provisioner}" if proxy else ""
+    proxy, server = lan.dhcp is DhcpMode.PROXY, _boot_server(lan)
     lines = []
     if bios:
         lines += [

@@ -25,7 +25,8 @@ from cli.verbs.words import OUTPUT, TIMEOUT
     "firmware": "uefi (PXE), uefi-http (UEFI HTTP boot), or bios (with the distribution's own installer)",
     "secure-boot": "its disk boots with Secure Boot on; its install boots without",
     "tpm": "with a TPM 2.0",
-    "ip": "address in the lower half of the lab's network (default: the first free one; repeatable, once a card)",
+    "ip": "address in the lower half of the lab's network (default: the first free one; no default with --dhcp=proxy; "
+          "repeatable, once a card)",
     "ipv6": "IPv6 address (default: the one with the number of its IPv4 address; repeatable, once a card)",
     "mac": "MAC address (default: made from the lab and the name; repeatable, once a card)",
     "label": "KEY=VALUE: a word about it for people and programs (repeatable)",
@@ -145,7 +146,7 @@ def vm_clean(_c: Context, name: str, *, yes: bool = False) -> None:
 
 
 @task(name="events", positional=["name"], auto_shortflags=False, help={
-    "name": "the machine, or the MAC address of an unknown one",
+    "name": "the machine, or a MAC address",
     "follow": "go on with what happens, until Ctrl-C",
     "output": OUTPUT,
 })  # fmt: skip
@@ -173,7 +174,8 @@ def vm_reinstall(_c: Context, name: str, *, rescue: bool = False, withdraw: bool
     "name": "what to call it: 1 to 63 of a-z, 0-9 and inner hyphens",
     "distro": "what to install on it",
     "arch": "x86_64 or aarch64",
-    "ip": "address in the lower half of the lab's network (default: the first free one)",
+    "ip": "address in the lower half of the lab's network (default: the first free one; with --dhcp=proxy, the one it "
+          "was seen with)",
     "output": OUTPUT,
 })  # fmt: skip
 def vm_adopt(

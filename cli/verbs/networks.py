@@ -26,7 +26,7 @@ def net_show(_c: Context, output: str = "table") -> None:
 @task(name="create", auto_shortflags=False, help={
     "kind": "switch (needs nothing), bridge (Linux, root or commands for root), vmnet (macOS: socket_vmnet)",
     "subnet": "IPv4 network, such as 192.168.7.0/24, /28 at the smallest",
-    "ipv6-subnet": "unique local /64 (RFC 4193), or none",
+    "ipv6-subnet": "unique local /64 (RFC 4193); none; or auto: one of the lab's own",
     "domain": "DNS domain of the machines",
     "dhcp": "server, or proxy beside another DHCP server",
     "address": "the provisioner's own, beside another DHCP server",
@@ -43,13 +43,11 @@ def net_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
 
     Refused while a machine runs, and if a defined machine would lose its addresses.
     """
+    from cli.machine_verbs import network_request
     from cli.network_verbs import Wishes, create_network
 
-    create_network(
-        Wishes(kind=kind, subnet=subnet, ipv6_subnet=ipv6_subnet, domain=domain, dhcp=dhcp, address=address,
-               host_address=host_address, taps=taps, socket=socket),
-        output=output,
-    )  # fmt: skip
+    lan = network_request(dhcp=dhcp, subnet=subnet, ipv6_subnet=ipv6_subnet, domain=domain, address=address)
+    create_network(Wishes(kind=kind, lan=lan, host_address=host_address, taps=taps, socket=socket), output=output)
 
 
 @task(name="remove", auto_shortflags=False)

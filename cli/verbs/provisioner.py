@@ -13,19 +13,31 @@ _IMAGE = "which image of the tar, if it has several"
 
 @task(name="create", auto_shortflags=False, help={
     "mode": "vm: in a machine of its own; host: in namespaces of this host (Linux), without a way out for targets",
+    "dhcp": "server: the lab gives out the addresses; proxy: another DHCP server on its network does",
+    "subnet": "the lab's IPv4 network, such as 10.9.0.0/24",
+    "ipv6-subnet": "its IPv6 network, a unique local /64; none; or auto: one of the lab's own",
+    "domain": "its DNS domain, such as lab.example",
+    "address": "the provisioner's own, with --dhcp=proxy (otherwise it is the first of the network)",
+    "interface": "of this host, to be joined with the lab's network (host mode, as root): a bridge, or a card that is "
+                 "used for nothing else; none undoes it",
     "docker-tar": _DOCKER_TAR,
     "dockerfile": _DOCKERFILE,
     "image": _IMAGE,
 })  # fmt: skip
-def provisioner_create(
-    _c: Context, mode: str = "", docker_tar: str = "", dockerfile: str = "", image: str = ""
+def provisioner_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
+    _c: Context, mode: str = "", dhcp: str = "", subnet: str = "", ipv6_subnet: str = "", domain: str = "",
+    address: str = "", interface: str = "", docker_tar: str = "", dockerfile: str = "", image: str = "",
 ) -> None:  # fmt: skip
-    """Build the provisioner's artifacts and make its disk, keys and settings. `up` does it by itself."""
-    from cli import provisioner_docker_verbs as docker
-    from cli.machine_verbs import create_provisioner
+    """Build the provisioner's artifacts and make its disk, keys and settings. `up` does it by itself.
 
-    docker.choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image, dry=True)
-    create_provisioner(mode)
+    The settings are kept in the lab. What is not named stays as it is; the provisioner must be off for a change.
+    """
+    from cli import provisioner_docker_verbs as docker
+    from cli.machine_verbs import create_provisioner, find_wanted_mode, network_request
+
+    docker.choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image, mode=find_wanted_mode(mode), dry=True)
+    network = network_request(dhcp=dhcp, subnet=subnet, ipv6_subnet=ipv6_subnet, domain=domain, address=address)
+    create_provisioner(mode, network=network, interface=interface)
     docker.choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image)
 
 

@@ -66,7 +66,8 @@ def container(arch: Arch, cache: Cache) -> Artifact:
     def make(making: Making) -> Mapping[str, Any]:
         plain, ours = making.scratch / "base.tar", making.scratch / "ours.tar"
         decompress(base, plain)
-        wheels = fetch_wheels(_LOCK, making.scratch / "wheels", python_version=definition.PYTHON_VERSION, making=making)
+        python = definition.PYTHON_VERSION
+        wheels = fetch_wheels(_LOCK, making.scratch / "wheels", python_version=python, arch=arch, making=making)
         unpack_wheels(wheels, making.scratch / "site")
         facts = inherited_facts(base, *programs, others=[wheel_fact(wheel) for wheel in wheels])
         sbom = _inner_sbom(f"container:{arch}", cache.container(arch), facts, cache=cache, inputs=(base, *programs))

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from contracts.report import MAX_REPORT_BYTES
+from pxeboot_stack.boot_handler import moment
 from pxeboot_stack.boot_handler.documents import JSON, Document
 from pxeboot_stack.boot_handler.handler import BootHandler
 from pxeboot_stack.boot_handler.metrics import MEDIA_TYPE, Metrics
@@ -69,6 +70,8 @@ def _routes_of_machines(handler: BootHandler) -> _Routes:
         return _response(handler.chain_script(client=find_client(request)))
 
     async def boot_script(request: Request) -> Response:
+        if moment.begin():
+            asyncio.get_running_loop().call_soon(moment.end)  # after all that wait now
         return _response(handler.boot_script(_require_mac_parameter(request), client=find_client(request)))
 
     async def read(request: Request) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 from contracts import sidecar
 from contracts.answers import BOOT_FILES
-from contracts.install import RootfsSource
+from contracts.install import PayloadSource
 from contracts.machine import VmDefinition
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
@@ -49,6 +49,7 @@ def require_artifacts(settings: Settings, machine: VmDefinition) -> None:
         return
     require_shell(settings, machine)
     require_rootfs(settings, machine)
+    require_kernel(settings, machine)
 
 
 def require_shell(settings: Settings, machine: VmDefinition) -> None:
@@ -62,24 +63,37 @@ def require_shell(settings: Settings, machine: VmDefinition) -> None:
             raise _missing(path.name, machine)
 
 
-def require_rootfs(settings: Settings, machine: VmDefinition) -> RootfsSource:
+def require_rootfs(settings: Settings, machine: VmDefinition) -> PayloadSource:
     """Return where the machine's root filesystem is and what it must be, as its sidecar says.
 
     :raises Refusal: 503 if the archive or its sidecar is missing or they do not belong together.
     """
-    path = _image_folder(settings, machine) / ROOTFS
-    record = _read_sidecar(path.with_name(f"{ROOTFS}{sidecar.SUFFIX}"), machine)
+    return _require_payload(settings, machine, ROOTFS)
+
+
+def require_kernel(settings: Settings, machine: VmDefinition) -> PayloadSource:
+    """Return where the kernel of the installer is and what it must be, as its sidecar says.
+
+    :raises Refusal: 503 if the kernel or its sidecar is missing or they do not belong together.
+    """
+    return _require_payload(settings, machine, KERNEL)
+
+
+def _require_payload(settings: Settings, machine: VmDefinition, name: str) -> PayloadSource:
+    path = _image_folder(settings, machine) / name
+    about = path.with_name(f"{name}{sidecar.SUFFIX}")
+    record = _read_sidecar(about, machine)
     size = _size(path)
     if size is None:
-        raise _missing(ROOTFS, machine)
+        raise _missing(name, machine)
     try:
-        source = RootfsSource(
-            url=image_url(settings, machine, ROOTFS), sha256=str(record["sha256"]), size=int(record["size"])
+        source = PayloadSource(
+            url=image_url(settings, machine, name), sha256=str(record["sha256"]), size=int(record["size"])
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad_sidecar(machine, str(error)) from None
+        raise _bad_sidecar(about, machine, str(error)) from None
     if source.size != size:
-        raise _bad_sidecar(machine, f"it says {source.size} bytes, the archive has {size}")
+        raise _bad_sidecar(about, machine, f"it says {source.size} bytes, {name} has {size}")
     return source
 
 
@@ -101,9 +115,9 @@ def _read_sidecar(path: Path, machine: VmDefinition) -> dict[str, Any]:
     except OSError:
         raise _missing(path.name, machine) from None
     except ValueError as error:
-        raise _bad_sidecar(machine, f"not JSON: {error}") from None
+        raise _bad_sidecar(path, machine, f"not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("schema") != sidecar.SCHEMA:
-        raise _bad_sidecar(machine, f"its schema is not {sidecar.SCHEMA}")
+        raise _bad_sidecar(path, machine, f"its schema is not {sidecar.SCHEMA}")
     return data
 
 
@@ -126,7 +140,8 @@ def _missing(name: str, machine: VmDefinition) -> Refusal:
     )
 
 
-def _bad_sidecar(machine: VmDefinition, reason: str) -> Refusal:
+def _bad_sidecar(path: Path, machine: VmDefinition, reason: str) -> Refusal:
+    name = path.name.removesuffix(sidecar.SUFFIX)
     return Refusal(
-        503, f"the sidecar of {ROOTFS} of {machine.distro} {machine.arch} is not right: {reason}; run doit on the host"
+        503, f"the sidecar of {name} of {machine.distro} {machine.arch} is not right: {reason}; run doit on the host"
     )

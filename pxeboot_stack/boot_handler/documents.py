@@ -12,8 +12,8 @@ from contracts.install import InstallerConfig
 from contracts.machine import FIRST_DISK_SERIAL, VmDefinition
 from contracts.templates import What
 from contracts.tokens import PLACEHOLDER, report_path, seed_path
-from pxeboot_stack.boot_handler import answers, scripts, seed, user_templates
-from pxeboot_stack.boot_handler.artifacts import require_artifacts, require_rootfs
+from pxeboot_stack.boot_handler import answers, moment, scripts, seed, user_templates
+from pxeboot_stack.boot_handler.artifacts import require_artifacts, require_kernel, require_rootfs
 from pxeboot_stack.boot_handler.payloads import require_payloads
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
@@ -73,10 +73,15 @@ def check(machine: VmDefinition, settings: Settings) -> None:
     :raises Refusal: 503 naming the artifact that is missing; 500 naming the person's file that cannot be used.
     """
     if user_templates.find(machine, What.IPXE, settings) is None:
-        require_artifacts(settings, machine)
-        if not machine.installer.is_native:
-            require_payloads(settings, machine)
+        kind = (machine.distro, machine.arch, machine.installer)
+        moment.once(("artifacts", kind), lambda: _require_all(machine, settings))
     check_templates(machine, settings)
+
+
+def _require_all(machine: VmDefinition, settings: Settings) -> None:
+    require_artifacts(settings, machine)
+    if not machine.installer.is_native:
+        require_payloads(settings, machine)
 
 
 def check_templates(machine: VmDefinition, settings: Settings) -> None:
@@ -104,6 +109,7 @@ def check_boot_templates(machine: VmDefinition, settings: Settings) -> None:
 
 def _installer_config(machine: VmDefinition, settings: Settings, *, token: str) -> str:
     base, payloads = settings.lan.base_url, require_payloads(settings, machine)
+    own_script = user_templates.find(machine, What.IPXE, settings) is not None
     config = InstallerConfig(
         name=machine.name,
         mac=machine.mac,
@@ -112,6 +118,7 @@ def _installer_config(machine: VmDefinition, settings: Settings, *, token: str) 
         domain=settings.lan.domain,
         disk=machine.disk_bus.device,
         rootfs=require_rootfs(settings, machine),
+        kernel=None if own_script else require_kernel(settings, machine),
         initrd_tree=payloads.initrd,
         modules_tree=payloads.modules,
         seed_url=base + seed_path(token),

@@ -19,7 +19,7 @@ from contracts.names import normalize_mac
 from contracts.orders import Order
 from contracts.report import InstallState, MachineStatus, Outcome, Report
 from contracts.timeline import EventKind
-from pxeboot_stack.boot_handler import documents, menu, scripts, status
+from pxeboot_stack.boot_handler import documents, menu, moment, scripts, status
 from pxeboot_stack.boot_handler.artifacts import require_shell
 from pxeboot_stack.boot_handler.documents import Document
 from pxeboot_stack.boot_handler.orders import read_order
@@ -28,6 +28,7 @@ from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.boot_handler.status import Boot
 from pxeboot_stack.boot_handler.timeline import Timelines
 from pxeboot_stack.boot_handler.tokens import REPORTING, TokenStore, addresses_of
+from pxeboot_stack.boot_handler.write_behind import WriteBehind
 from pxeboot_stack.definitions import DefinitionStore, Fault, Machines
 
 _LOG = logging.getLogger(__name__)
@@ -41,15 +42,17 @@ class BootHandler:
     something is missing that may be there at the next try (an artifact, room on the disk).
 
     :ivar definitions: the machines. :ivar statuses: their install states. :ivar timelines: what was seen of them.
-    :raises OSError: if the folder of tokens cannot be made.
+    :ivar files: puts states and tokens in place.
+    :raises OSError: if the folder of tokens cannot be made, or what an earlier process left cannot be put in place.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
-        self._tokens = TokenStore(settings.tokens, clock=clock)
+        self.files = WriteBehind(settings.status)
+        self._tokens = TokenStore(settings.tokens, self.files, clock=clock)
         self.definitions = DefinitionStore(settings.vms, lan=settings.lan)
-        self.statuses = status.StatusStore(settings.status)
+        self.statuses = status.StatusStore(settings.status, self.files)
         self.timelines = Timelines(settings.status)
 
     def chain_script(self, *, client: str | None) -> Document:
@@ -67,7 +70,7 @@ class BootHandler:
             mac = normalize_mac(mac_text)
         except ValueError as error:
             raise Refusal(400, str(error)) from None
-        machines, now = self.definitions.current(), self._clock()
+        machines, now = moment.once("definitions", self.definitions.current), self._clock()
         machine = machines.by_mac.get(mac)
         if machine is None:
             return self._stranger(mac, machines, client=client, now=now)
@@ -99,8 +102,9 @@ class BootHandler:
             self._refused(machine, known, refusal, now=now)
             raise
         # First the state, then the answer: a machine that was sent into an install is never taken for another one.
-        # What that state replaces is no system and no order, as a rule: then the disk may take the second after. Before
-        # that is over nothing of the installer runs, and a power failure of the host would end the machine, too.
+        # It survives the end of this process and of the provisioner (write_behind), and where it replaces a system or
+        # carries out an order, a power failure of the host as well. Any other may reach the disk a little later: that
+        # failure would end the machine, too, before it has done anything.
         after = status.install_script_fetched(known, order=order, now=now)
         self._record(machine, after, before=known, flush=after.order != known.order or known.installs > 0)
         return Document(script)
@@ -147,6 +151,13 @@ class BootHandler:
         if report.outcome is Outcome.DONE:
             self._tokens.end(machine)
         return Document(f"{machine.name} is {now.state}\n")
+
+    def prune_tokens(self) -> None:
+        """Remove what is kept of tokens that open nothing any more."""
+        machines = self.definitions.current()
+        # A definition that cannot be read may be that of a machine which is being installed.
+        certain = not machines.faults and not self.definitions.unreadable
+        self._tokens.prune(machines.by_uuid if certain else None)
 
     def _require_bearer(self, token: str, *, document: str, client: str | None) -> VmDefinition:
         """Return the machine that *token* was made for, if *client* may have *document* of it now.

@@ -56,6 +56,8 @@ _KINDS = {
     "DHCPREQUEST": (EventKind.REQUEST, "asked for"),
     "DHCPACK": (EventKind.ACK, "got"),
     "DHCPNAK": (EventKind.NAK, "was refused"),
+    "PXE": (EventKind.PROXY, "was told what to boot"),
+    "RTR-SOLICIT": (EventKind.DHCP_OTHER, "asked for an IPv6 router"),
 }
 _TRANSFERS = ("/images/", "/initrds/", "/ipxe/")  # files that nginx serves by itself
 _MAC_LENGTH = 17  # DHCPv6 logs a DUID in its place, which is longer

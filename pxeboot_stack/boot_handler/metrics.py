@@ -41,7 +41,7 @@ class Metrics:
         ))  # fmt: skip
         lines += self._histogram()
         lines += _family("denied_total", "counter", "Requests for what is another machine's.", [("", self.denied)])
-        lines += _family("machines", "gauge", "Machines by install state, as far as their states were read.", (
+        lines += _family("machines", "gauge", "Machines by install state.", (
             (f'{{state="{_escape(state)}"}}', count) for state, count in sorted(states.items())
         ))  # fmt: skip
         for name, (about, value) in sorted(gauges.items()):

@@ -64,12 +64,7 @@ def render_install(machine: VmDefinition, settings: Settings, *, token: str) -> 
         f"console={machine.arch.serial_device},115200",
         "quiet",
     )))  # fmt: skip
-    loads = [
-        f"kernel --name {KERNEL} {_word(image_url(settings, machine, KERNEL))} {arguments}",
-        f"initrd --name {INITRD} {_word(initrd_url(settings, machine))}",
-        f"initrd --name {MODULES} {_word(image_url(settings, machine, MODULES))}",
-    ]
-    return _render_loading(machine, settings, loads, what=_word(machine.distro))
+    return _render_loading(machine, settings, _installer(machine, settings, arguments), what=_word(machine.distro))
 
 
 def render_rescue(machine: VmDefinition, settings: Settings) -> str:
@@ -82,12 +77,17 @@ def render_rescue(machine: VmDefinition, settings: Settings) -> str:
         f"console={machine.arch.serial_device},115200",
         "quiet",
     )))  # fmt: skip
-    loads = [
+    loads = _installer(machine, settings, arguments)
+    return _render_loading(machine, settings, loads, what="nothing: it boots a rescue shell")
+
+
+def _installer(machine: VmDefinition, settings: Settings, arguments: str) -> list[str]:
+    """Return iPXE's lines that load our installer. :param arguments: its kernel's, as they stand in a script."""
+    return [
         f"kernel --name {KERNEL} {_word(image_url(settings, machine, KERNEL))} {arguments}",
         f"initrd --name {INITRD} {_word(initrd_url(settings, machine))}",
         f"initrd --name {MODULES} {_word(image_url(settings, machine, MODULES))}",
     ]
-    return _render_loading(machine, settings, loads, what="nothing: it boots a rescue shell")
 
 
 def render_native(machine: VmDefinition, settings: Settings, *, token: str) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from contracts.lan import Lan
+from contracts.tokens import RECORDS
 from pxeboot_stack.paths import HostShares, RunFiles, host_shares, run_files
 
 LISTEN_ADDRESS = "127.0.0.1"  # nginx is in front; nobody else may reach us, as we believe what its headers say
@@ -18,7 +19,7 @@ class Settings:
 
     :ivar lan: its ``base_url`` begins every URL we write; the Host header of a request never does.
     :ivar templates: a person's own templates; the folder need not be there.
-    :ivar run: the container's own files: dnsmasq's process id, the sockets that log lines come from, tokens.
+    :ivar run: the container's own files: dnsmasq's process id, the sockets that log lines come from.
     """
 
     lan: Lan
@@ -39,8 +40,8 @@ class Settings:
 
     @property
     def tokens(self) -> Path:
-        """Where the digests of the machines' tokens are kept, mode 0700."""
-        return self.run.root / "tokens"
+        """Where the digests of the machines' tokens are kept: on the host, where they outlive the provisioner."""
+        return self.status / RECORDS
 
     @classmethod
     def from_environment(cls) -> Settings:

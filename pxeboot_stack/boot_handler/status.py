@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import logging
-from collections import deque
 from pathlib import Path
 
 from contracts import document
@@ -22,12 +20,10 @@ from contracts.orders import Order, OrderKind
 from contracts.report import MAX_TRANSITIONS, InstallState, MachineStatus, Outcome, Phase, Report
 from contracts.timeline import Event, EventKind
 from pxeboot_stack.boot_handler.refusal import Refusal
-from pxeboot_stack.publish import flush_file, publish_text
+from pxeboot_stack.boot_handler.write_behind import Signature, WriteBehind, signature_of
 
-_LOG = logging.getLogger(__name__)
 MAX_LINE = 500  # characters of a message, an output line or an event that are kept
 _LAST_PHASE = list(Phase)[-1]
-_Signature = tuple[int, int, int, int]
 
 
 class Boot(enum.StrEnum):
@@ -180,8 +176,12 @@ def _with_event_of(report: Report, status: MachineStatus, *, before: MachineStat
 
 
 def _with_event(status: MachineStatus, kind: EventKind, text: str, *, now: float) -> MachineStatus:
-    event = Event(time=now, kind=kind, text=plain_line(text))
-    return dataclasses.replace(status, events=(*status.events, event)[-MAX_TRANSITIONS:], updated=now)
+    event, before = Event(time=now, kind=kind, text=plain_line(text)), status.events
+    if before and event.is_again(before[-1]):  # a machine that asks again and again
+        events = (*before[:-1], event.counted_on(before[-1]))
+    else:
+        events = (*before, event)[-MAX_TRANSITIONS:]
+    return dataclasses.replace(status, events=events, updated=now)
 
 
 def plain_line(text: str) -> str:
@@ -189,29 +189,41 @@ def plain_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[: MAX_LINE + 1]).strip()[:MAX_LINE]
 
 
+@dataclasses.dataclass(eq=False)
+class _Known:
+    """:ivar signature: of the file that holds it; None while it waits to be put in place."""
+
+    status: MachineStatus
+    signature: Signature | None
+
+    def put(self, signature: Signature) -> None:
+        self.signature = signature
+
+
 class StatusStore:
     """Keeps one ``<name>.json`` per machine, and what they hold in memory. The only writer of these files.
 
     A file is read again when it is another one than we wrote or read: people remove one to have a machine start
     afresh, and so does the host before an install begins anew.
+
+    :param files: who writes below *directory*; without, each file is put in place at once.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, files: WriteBehind | None = None) -> None:
         self._directory = directory
-        self._known: dict[str, tuple[_Signature, MachineStatus]] = {}
-        self._unflushed: deque[Path] = deque()
+        self._files = files or WriteBehind(directory)
+        self._known: dict[str, _Known] = {}
 
     def read(self, machine: VmDefinition) -> MachineStatus:
         """Return the machine's status: a fresh one if there is none, or if it is of an older machine of that name.
 
         :raises Refusal: 500 if it cannot be read or understood. To guess could mean to install over a system.
         """
-        path = self._path(machine)
+        known, path = self._known.get(machine.name), self._directory / _file_name(machine)
         try:
-            signature = _signature(path)
-            known = self._known.get(machine.name)
-            if known is None or known[0] != signature:
-                known = signature, document.loads(MachineStatus, path.read_bytes())
+            if known is None or (known.signature is not None and known.signature != signature_of(path)):
+                signature = signature_of(path)
+                known = _Known(document.loads(MachineStatus, path.read_bytes()), signature)
                 self._known[machine.name] = known
         except FileNotFoundError:
             self.forget(machine.name)
@@ -222,32 +234,21 @@ class StatusStore:
                 500,
                 f"the status of {machine.name} cannot be read ({reason}); remove status/{path.name} to start afresh",
             ) from None
-        return known[1] if known[1].uuid == machine.uuid else fresh(machine)
+        return known.status if known.status.uuid == machine.uuid else fresh(machine)
 
     def write(self, machine: VmDefinition, status: MachineStatus, *, flush: bool = True) -> None:
-        """Keep *status*, whole and on the disk before this returns.
+        """Keep *status*, so that it survives us, and the provisioner, when this returns.
 
-        :param flush: False waits for no disk: the host and every reader see it, and :meth:`flush` is to follow.
+        :param flush: wait for the disk, so that it survives a power failure, too; without, that takes a second.
         :raises Refusal: 503 if it cannot be written (a full disk, say); the old one stays.
         """
-        path = self._path(machine)
-        self.forget(machine.name)
+        known = _Known(status, None)
         try:
-            publish_text(path, document.dumps(status), flush=flush)
-            self._known[machine.name] = _signature(path), status
+            self._files.keep(_file_name(machine), document.dumps_line(status), flush=flush, placed=known.put)
         except OSError as error:
+            self.forget(machine.name)
             raise Refusal(503, f"the status of {machine.name} cannot be written: {error.strerror}") from None
-        if not flush:
-            self._unflushed.append(path)
-
-    def flush(self) -> None:
-        """Flush what was written without. May run in another thread: a disk can take long."""
-        while self._unflushed:
-            path = self._unflushed.popleft()
-            try:
-                flush_file(path)
-            except OSError as error:
-                _LOG.error("%s cannot be flushed to the disk: %s", path.name, error.strerror)
+        self._known[machine.name] = known
 
     def forget(self, name: str) -> None:
         """Drop what is in memory of the machine *name*; the file stays."""
@@ -255,12 +256,8 @@ class StatusStore:
 
     def known(self) -> dict[str, MachineStatus]:
         """Return what is in memory, by machine."""
-        return {name: status for name, (_, status) in self._known.items()}
-
-    def _path(self, machine: VmDefinition) -> Path:
-        return self._directory / f"{machine.name}.json"
+        return {name: known.status for name, known in self._known.items()}
 
 
-def _signature(path: Path) -> _Signature:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+def _file_name(machine: VmDefinition) -> str:
+    return f"{machine.name}.json"

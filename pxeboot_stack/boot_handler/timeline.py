@@ -19,6 +19,7 @@ from pathlib import Path
 from contracts import document
 from contracts.machine import VmDefinition
 from contracts.timeline import (
+    COLLAPSE_WITHIN,
     EVENTS_SUFFIX,
     MAX_EVENTS,
     STRANGERS_FILE,
@@ -31,8 +32,7 @@ from pxeboot_stack.boot_handler.status import plain_line
 from pxeboot_stack.publish import publish_text
 
 _LOG = logging.getLogger(__name__)
-COLLAPSE_SPAN = 8  # the same among the last so many events ...
-COLLAPSE_WITHIN = 30.0  # ... and not longer ago than so many seconds is one event: DHCP comes in fours
+COLLAPSE_SPAN = 8  # events among which the same is looked for
 MAX_STRANGERS = 256  # the one not seen for longest goes first
 MAX_STRANGER_EVENTS = 20
 FLUSH_BUDGET = 0.02  # seconds
@@ -175,10 +175,8 @@ def _append(events: deque[Event], event: Event) -> None:
         known = events[-back]
         if event.time - known.latest > COLLAPSE_WITHIN:
             break
-        if (known.kind, known.text) == (event.kind, event.text):
-            events[-back] = Event(
-                time=known.time, kind=known.kind, text=known.text, count=known.count + 1, last=event.time
-            )
+        if event.is_again(known):
+            events[-back] = event.counted_on(known)
             return
     events.append(event)
 

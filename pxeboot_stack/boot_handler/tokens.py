@@ -16,10 +16,15 @@ have it again, from any of its addresses: which of its cards an installer asks b
 Reports, and the script that makes them (it holds nothing but its URL), may be had and posted as long as the install
 lasts; reports also for :data:`REPEAT_WINDOW` after its end, because the answer to the last one can get lost too.
 A failed install does not end the token: a person may help it on from the machine's console.
+
+What is kept of a token is on the host: a provisioner that is ended in the middle of an install knows its machine when
+it is back. It is the token's digest and the names of the documents that were handed out; who reads it can show no
+token, and who could write it could write the machine's definition, too. It is removed when it opens nothing any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -27,15 +32,15 @@ import logging
 import secrets
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from contracts import document as documents
 from contracts.answers import REPORT
 from contracts.machine import VmDefinition
-from contracts.tokens import TOKEN
+from contracts.tokens import TOKEN, record_name
 from pxeboot_stack.boot_handler.refusal import Refusal
-from pxeboot_stack.publish import publish_text
+from pxeboot_stack.boot_handler.write_behind import WriteBehind
 
 _LOG = logging.getLogger(__name__)
 LIFETIME = 24 * 3600.0  # seconds; an emulated install by a distribution's own installer takes hours
@@ -43,8 +48,8 @@ REPEAT_WINDOW = 900.0  # seconds after its first reading in which a document may
 MAX_DOCUMENTS = 64  # of one token; there are ten or so
 REPORTING = "report"  # what :meth:`TokenStore.require` calls the posting of a report
 REPEATABLE = frozenset({REPORTING, f"answers/{REPORT}"})
-_SUFFIX = ".json"
 _PRIVATE = 0o700
+_PRUNE_BUDGET = 0.02  # seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ class Given:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is kept of a token: ``<uuid>.json``.
+    """What is kept of a token, in the file :func:`contracts.tokens.record_name`.
 
     :ivar uuid: the machine's. :ivar digest: SHA-256 of the token, hex. :ivar issued: seconds, by the store's clock.
     :ivar ended: when the install ended, or None. :ivar given: what was handed out.
@@ -71,23 +76,31 @@ class Record:
 
 
 class TokenStore:
-    """Keeps one token for each machine, in memory and in a directory: a restart of the boot handler ends none.
+    """Keeps one token for each machine, in memory and in a directory: no restart ends one.
 
-    :param directory: is made, mode 0700, if it is not there; a tmpfs is enough.
+    :param directory: is made, mode 0700, if it is not there. This is the only writer; the host may remove files.
+    :param files: who writes below its parent; without, each file is put in place at once.
     :param clock: seconds; the same after a restart (not since the start of a process).
     :raises OSError: if the directory cannot be made or read.
     """
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, files: WriteBehind | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:  # fmt: skip
         self._directory = directory
+        self._files = files or WriteBehind(directory.parent)
         self._clock = clock
         self._by_uuid: dict[str, Record] = {}
         self._by_digest: dict[str, str] = {}
+        self._gone: set[str] = set()
         directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        if stat.S_IMODE(directory.stat().st_mode) != _PRIVATE:
-            directory.chmod(_PRIVATE)
-        for path in sorted(directory.glob(f"*{_SUFFIX}")):
-            self._load(path)
+        _close(directory)
+        for path in sorted(directory.iterdir()):
+            if path.name.startswith("."):  # a writer was ended in the middle of it
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            else:
+                self._load(path)
 
     def issue(self, machine: VmDefinition) -> str:
         """Return a fresh token for *machine*; the one it had before is worth nothing from now on.
@@ -145,6 +158,22 @@ class TokenStore:
         if record is not None and record.ended is None:
             self._keep(dataclasses.replace(record, ended=self._clock()))
 
+    def prune(self, machines: Container[str] | None) -> None:
+        """Remove what opens nothing any more, as far as there is time for: the rest goes at the next call.
+
+        :param machines: the UUIDs of all machines of the lab; None if they are not known for certain. One that is not
+            among them twice in a row is gone: between two looks, an editor may be putting its definition back.
+        """
+        end, now, before = time.monotonic() + _PRUNE_BUDGET, self._clock(), self._gone
+        absent = {uuid for uuid in self._by_uuid if uuid not in machines} if machines is not None else set[str]()
+        self._gone = absent - before
+        for uuid, record in list(self._by_uuid.items()):
+            if (uuid in absent and uuid in before) or _is_over(record, now=now):
+                self._remove(record)
+            if time.monotonic() > end:
+                self._gone |= absent & before
+                return
+
     def _find_reason(
         self, machine: VmDefinition, record: Record | None, token: str, *, document: str, client: str | None
     ) -> str:
@@ -163,9 +192,11 @@ class TokenStore:
         return "" if document in REPEATABLE else _find_repetition(record, document, now=now)
 
     def _keep(self, record: Record) -> None:
-        # Not flushed to the disk: it is a tmpfs, and a token needs not outlive a machine that loses its power.
+        # Not flushed to the disk: what the host's kernel has outlives the provisioner, and who loses the host's power
+        # loses the machines as well. An empty file, which that may leave, counts as broken.
+        name = f"{self._directory.name}/{record_name(record.uuid)}"
         try:
-            publish_text(self._directory / f"{record.uuid}{_SUFFIX}", documents.dumps(record), mode=0o600, flush=False)
+            self._files.keep(name, documents.dumps_line(record), mode=0o600, durable=False)
         except OSError as error:
             raise Refusal(503, f"the token cannot be kept: {error.strerror}") from None
         self._remember(record)
@@ -173,14 +204,28 @@ class TokenStore:
     def _load(self, path: Path) -> None:
         """Take over what an earlier process kept. What cannot be read opens nothing: its machine has to boot again."""
         try:
-            record = documents.loads(Record, path.read_bytes())
-        except (OSError, documents.DocumentError):
-            _LOG.error("the token in %s cannot be read; its machine has to boot again", path.name)
+            record = _read(path)
+        except (OSError, documents.DocumentError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"{error}; it is removed"
+            _LOG.error("the token in %s cannot be read; its machine has to boot again: %s", _plain(path.name), reason)
+            if isinstance(error, documents.DocumentError):
+                with contextlib.suppress(OSError):
+                    path.unlink()
             return
-        if self._clock() - record.issued > LIFETIME:
-            path.unlink(missing_ok=True)
-        else:
-            self._remember(record)
+        self._remember(record)
+        if _is_over(record, now=self._clock()):
+            self._remove(record)
+
+    def _remove(self, record: Record) -> None:
+        try:
+            self._path(record.uuid).unlink(missing_ok=True)
+        except OSError as error:  # it opens nothing, there or not
+            _LOG.warning("the token of %s cannot be removed: %s", record.uuid, error.strerror)
+        del self._by_uuid[record.uuid]
+        self._by_digest.pop(record.digest, None)
+
+    def _path(self, uuid: str) -> Path:
+        return self._directory / record_name(uuid)
 
     def _remember(self, record: Record) -> None:
         old = self._by_uuid.get(record.uuid)
@@ -193,6 +238,34 @@ class TokenStore:
 def addresses_of(machine: VmDefinition) -> frozenset[str]:
     """Return the addresses that are reserved for *machine*, of all its cards."""
     return frozenset(address for card in machine.cards for address in (card.ip, card.ipv6) if address)
+
+
+def _close(directory: Path) -> None:
+    """Let nobody but its owner into *directory*.
+
+    It may be the host's, made by the person who runs the lab: the container's root may not change the mode of other
+    people's files (it has no CAP_FOWNER). Then it stays as it is, for who reads it learns the SHA-256 of 128 random
+    bits and names of documents. Where it is made by us it is closed from the first moment.
+    """
+    if stat.S_IMODE(directory.stat().st_mode) == _PRIVATE:
+        return
+    try:
+        directory.chmod(_PRIVATE)
+    except PermissionError:
+        _LOG.warning("%s is open to others, and stays so: it is somebody else's", directory)
+
+
+def _read(path: Path) -> Record:
+    """:raises OSError: if it cannot be read. :raises DocumentError: if it is not the record that its name says."""
+    record = documents.loads(Record, path.read_bytes())
+    if path.name != record_name(record.uuid):
+        raise documents.DocumentError("Record", [f"uuid: {record.uuid!r} is another machine's"])
+    return record
+
+
+def _is_over(record: Record, *, now: float) -> bool:
+    """Tell whether nothing can be had with the token any more, not even its last answer."""
+    return now - record.issued > LIFETIME or (record.ended is not None and now - record.ended > REPEAT_WINDOW)
 
 
 def _find_repetition(record: Record, document: str, *, now: float) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from contracts import document
 from contracts.machine import VmDefinition
+from contracts.report import InstallState
 from contracts.timeline import FAULTS_FILE, RefusedDefinition, ServiceFaults
 from pxeboot_stack.boot_handler.handler import BootHandler
 from pxeboot_stack.boot_handler.journal import Journal
@@ -27,6 +28,7 @@ from pxeboot_stack.watcher import find_dnsmasq
 
 _LOG = logging.getLogger(__name__)
 FLUSH_INTERVAL = 1.0  # seconds between two writings of timelines
+PRUNE_INTERVAL = 60.0  # seconds between two looks for tokens that open nothing any more
 STALLED = 10.0  # seconds without upkeep after which we are not alive
 _READ_BUDGET = 0.02  # seconds of an upkeep for reading statuses ahead
 _LEAST_FREE = 1024 * 1024  # bytes on the status directory's file system
@@ -43,57 +45,58 @@ class Upkeep:
         self._generation = -1
         self._faults: ServiceFaults | None = None
         self._ahead: Iterator[VmDefinition] = iter(())
-        self._flushed = self._worked = time.monotonic()
+        self._flushed = self._pruned = self._worked = time.monotonic()
 
     async def run(self) -> None:
         """Work until this is cancelled; then write what is left."""
         self.start()
-        flushing = asyncio.create_task(self._flush_statuses())
         try:
             while True:
-                self.work()
+                await self.work()
                 await asyncio.sleep(INTERVAL)
         finally:
-            flushing.cancel()
             self.stop()
-
-    async def _flush_statuses(self) -> None:
-        while True:
-            await asyncio.to_thread(self._handler.statuses.flush)
-            await asyncio.sleep(INTERVAL)
 
     def start(self) -> None:
         """Take over what an earlier process left, and begin to listen."""
         self._handler.timelines.load_strangers()
+        self._handler.files.start()
         self._journal.open()
 
     def stop(self) -> None:
         """Write what is left."""
-        self._journal.drain(self._handler.definitions.current(), self._handler.timelines)
+        self._drain()
         self._journal.close()
+        self._handler.files.stop()
         self._handler.timelines.flush(everything=True)
-        self._handler.statuses.flush()
 
-    def work(self) -> None:
+    async def work(self) -> None:
         """Do all that is due. What goes wrong in it is said in the log and tried again; in the end we are not alive."""
         try:
-            self._work()
+            for part in (self._follow, self._tell_faults, self._drain, self._read_ahead, self._write):
+                part()
+                await asyncio.sleep(0)  # whoever waits is answered in between
         except Exception:  # noqa: BLE001 (the upkeep ends with the process only)
             _LOG.exception("the upkeep failed")
         else:
             self._worked = time.monotonic()
 
-    def _work(self) -> None:
-        machines = self._handler.definitions.current()
+    def _follow(self) -> None:
+        self._handler.definitions.current()
         if self._handler.definitions.generation != self._generation:
             self._generation = self._handler.definitions.generation
             self._follow_changes()
-        self._tell_faults()
-        self._journal.drain(machines, self._handler.timelines)
-        self._read_ahead()
+
+    def _drain(self) -> None:
+        self._journal.drain(self._handler.definitions.current(), self._handler.timelines)
+
+    def _write(self) -> None:
         if time.monotonic() - self._flushed >= FLUSH_INTERVAL:
             self._handler.timelines.flush()
             self._flushed = time.monotonic()
+        if time.monotonic() - self._pruned >= PRUNE_INTERVAL:
+            self._handler.prune_tokens()
+            self._pruned = time.monotonic()
 
     def _follow_changes(self) -> None:
         """Forget machines that are gone; give adopted ones what was seen of them."""
@@ -160,7 +163,8 @@ class Upkeep:
     def render_metrics(self, metrics: Metrics) -> str:
         """Return all figures as text for Prometheus."""
         handler, machines = self._handler, self._handler.definitions.current()
-        states = Counter(str(status.state) for status in handler.statuses.known().values())
+        known = handler.statuses.known()  # of one that never asked there is none
+        states = Counter(str(known[name].state if name in known else InstallState.NEW) for name in machines.by_name)
         gauges: dict[str, tuple[str, float]] = {
             "definitions": ("Definitions in use.", len(machines.by_name)),
             "definition_faults": ("Definitions that cannot be used as they are.", len(machines.faults)),

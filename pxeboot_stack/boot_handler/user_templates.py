@@ -15,7 +15,7 @@ from pathlib import Path
 
 from contracts.machine import VmDefinition
 from contracts.templates import MAX_TEMPLATE_BYTES, What, template_names
-from pxeboot_stack.boot_handler import sandbox
+from pxeboot_stack.boot_handler import moment, sandbox
 from pxeboot_stack.boot_handler.context import context
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.settings import Settings
@@ -27,7 +27,7 @@ _INSTANCE_ID = re.compile(r"""(?:^|[{,])\s*["']?instance-id["']?\s*:\s*["']?[^\s
 
 def find(machine: VmDefinition, what: What, settings: Settings) -> Path | None:
     """Return the template that makes *what* of *machine*, or None: its own before the one for all."""
-    there = _names(settings.templates)
+    there = moment.once(("templates", settings.templates), lambda: _names(settings.templates))
     return next((settings.templates / name for name in template_names(machine.name, what) if name in there), None)
 
 
@@ -102,12 +102,23 @@ def render_for(machine: VmDefinition, what: str, make: Callable[[], str]) -> str
     except Refusal:  # of standard(): it says more
         raise
     except Exception as error:  # noqa: BLE001 (a template runs code: whatever it raises is its fault)
-        line = getattr(error, "lineno", None)
+        line = _line_of(error)
         where = f" (line {line})" if line else ""
         raise unusable(machine, what, f"{type(error).__name__}{where}: {error}") from None
     if len(text) > sandbox.MAX_RENDERED:
         raise unusable(machine, what, f"it is longer than {sandbox.MAX_RENDERED} characters when it is rendered")
     return text
+
+
+def _line_of(error: Exception) -> int | None:
+    """Return the line of the template that *error* is about: a syntax error knows it, of others Jinja2 traces it."""
+    line: int | None = getattr(error, "lineno", None)
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
 
 
 def unusable(machine: VmDefinition, what: str, reason: str) -> Refusal:

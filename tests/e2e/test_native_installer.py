@@ -94,7 +94,7 @@ def test_debians_installer_reads_its_answers_and_partitions_the_disk(
         lab("vm.stop", target, "--force")
     assert "installing: system" in table
     told = [event["text"] for event in status["events"]]
-    assert told[:2] == ["boot script fetched: install", "answer file fetched"]
+    assert told[:2] == ["boot script: install", "answer file fetched"]
     assert any(text.startswith("disk: ") for text in told)
 
 

@@ -28,8 +28,8 @@ class FrameMachine:
         """Pull the plug."""
         self._link.close()
 
-    def discover(self, *, within: float) -> Lease:
-        """Broadcast DHCPDISCOVER, again each second, until an offer comes.
+    def discover(self, *, within: float, server: str = "") -> Lease:
+        """Broadcast DHCPDISCOVER, again each second, until an offer comes: of any server, or of *server*.
 
         :raises TimeoutError: if none comes *within* seconds.
         """
@@ -44,7 +44,9 @@ class FrameMachine:
                 except TimeoutError:
                     break
                 if (message := _dhcp_of(frame)) and message[4:8] == transaction:
-                    return parse_lease(message)
+                    offer = parse_lease(message)
+                    if server in {"", socket.inet_ntoa(offer.options[54])}:
+                        return offer
         raise TimeoutError(f"no offer within {within:g} s")
 
     def send(self, frame: bytes) -> None:

@@ -51,9 +51,9 @@ def write_artifacts(settings: Settings, *, distro: str = "debian-12", arch: Arch
     images, initrds = settings.images / distro / arch, settings.initrds / arch
     images.mkdir(parents=True, exist_ok=True)
     initrds.mkdir(parents=True, exist_ok=True)
-    (images / "vmlinuz").write_bytes(b"kernel")
     for path, data in {
         initrds / "initrd.gz": b"initrd", images / "modules.cpio.gz": b"modules", images / "rootfs.tar.zst": ROOTFS,
+        images / "vmlinuz": b"kernel",
     }.items():  # fmt: skip
         path.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()

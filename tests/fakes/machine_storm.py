@@ -43,7 +43,7 @@ async def storm(host: str, port: int, width: int, machines: list[Target]) -> Out
             writer.write(f"GET /ipxe?mac={machine['mac']} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             answer = (await reader.read(-1)).decode()
             milliseconds.append((time.perf_counter() - begun) * 1000)
-        if " 200 " not in answer.partition("\r\n")[0] or f"pvmlab: {machine['name']} installs" not in answer:
+        if " 200 " not in answer.partition("\r\n")[0] or f"pvmlab: {machine['name']} " not in answer:
             wrong.append(f"{machine['name']}: {answer[:200]}")
         writer.close()
 

@@ -9,10 +9,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pipeline.run import Popen
+from pxeboot_stack.boot_handler.write_behind import JOURNAL
 
 PATIENCE = 20.0  # seconds for what takes a fraction of one on an idle machine
 
@@ -55,6 +57,11 @@ def wait_for(what: str, condition: Callable[[], object]) -> None:
             last = error
         time.sleep(0.05)
     pytest.fail(f"{what}: not within {PATIENCE:g} s, last: {last}")
+
+
+def wait_until_in_place(status: Path) -> None:
+    """Wait until what the boot handler keeps in the directory *status* is in its files: a moment after its answer."""
+    wait_for("what is kept is in place", lambda: not any(status.glob(f"{JOURNAL}*")))
 
 
 def end(process: Popen[bytes], *, patience: float = 5) -> None:

@@ -23,10 +23,12 @@ from pipeline.run import run
 from pipeline.workspace import REPOSITORY
 from pxeboot_stack.boot_handler.settings import Settings
 from tests.fakes.lab_files import HOST_KEY, write_definition
-from tests.fakes.web_client import request, wait_for
+from tests.fakes.web_client import request, wait_for, wait_until_in_place
 
 MACHINES, STORM = 20, 1000
+WIDTHS = (STORM, 50)  # how many machines ask at a time
 P99 = 0.05  # seconds: issue 5
+PATIENT = 15.0  # seconds for a storm; for hosts that do much else: the figures are of benchmarks/boot_handler.py
 DONE = document.dumps(Report(phase=Phase.BOOTLOADER, outcome=Outcome.DONE, percent=100, message="done")).encode()
 
 
@@ -61,15 +63,18 @@ def test_a_thousand_scripts_at_once(served: Served) -> None:
     machines = served.define(STORM)
     host, port = served.address.split(":")
     asked = json.dumps([{"name": each.name, "mac": each.mac, "ip": each.ip} for each in machines])
-    argv = [sys.executable, "-m", "tests.fakes.machine_storm", host, port, str(STORM)]
-    out = json.loads(run(argv, cwd=REPOSITORY, input=asked, timeout=60).stdout)
-    assert out["wrong"] == []
-    assert len(out["milliseconds"]) == STORM
+    for width in WIDTHS:
+        argv = [sys.executable, "-m", "tests.fakes.machine_storm", host, port, str(width)]
+        out = json.loads(run(argv, cwd=REPOSITORY, input=asked, timeout=60).stdout)
+        assert out["wrong"] == []
+        assert len(out["milliseconds"]) == STORM
+        assert out["seconds"] < PATIENT
+    wait_until_in_place(served.settings.status)
     text = request(served.handler, "/metrics").text
     counted = dict(re.findall(r'pvmlab_http_request_seconds_bucket\{le="([^"]+)"\} (\d+)', text))
     # What the boot handler itself takes for an answer; a machine waits for those that came before it, too.
     slower = int(counted["+Inf"]) - int(counted[f"{P99:g}"])
-    assert slower <= STORM / 100, text
+    assert slower <= len(WIDTHS) * STORM / 100, text
     states = [
         document.loads(MachineStatus, path.read_bytes()).state for path in served.settings.status.glob("m*[0-9].json")
     ]
@@ -133,6 +138,7 @@ def test_no_machine_reads_what_is_anothers(secretive: tuple[Served, list[VmDefin
 
 
 def state(served: Served, machine: VmDefinition) -> MachineStatus:
+    wait_until_in_place(served.settings.status)
     return document.loads(MachineStatus, (served.settings.status / f"{machine.name}.json").read_bytes())
 
 

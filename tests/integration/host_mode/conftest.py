@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -17,6 +18,7 @@ from contracts import document
 from lab import processes, provisioner
 from lab.host_services import HostServices
 from lab.lab import Lab
+from lab.machine import MachineState
 from lab.network import SwitchNetwork
 from lab.processes import ProcessRecord
 from lab.provisioner import ProvisionerState
@@ -28,12 +30,14 @@ from pipeline.run import Popen, run, spawn
 from pipeline.workspace import REPOSITORY, Cache, Home, Workspace
 from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.paths import RunFiles
+from tests.fakes import networks
 from tests.fakes.lab_files import make_settings, write_artifacts
 from tests.fakes.namespaces import CLIENT, Inside
 from tests.fakes.supervisor_log import find_last_pid
 from tests.fakes.web_client import end, wait_for
 
 NO_ACCELERATOR = Accelerator(AcceleratorKind.TCG, "max", "not used in host mode", 1.0)
+KNOWN_THERE = "52:54:00:bb:00:01"
 _RELAY = """
 import sys
 from pathlib import Path
@@ -54,6 +58,10 @@ class Ending:
 
     def wait(self, timeout: float) -> int:
         return self._whole.wait(timeout)
+
+    def kill(self) -> None:
+        """Kill what all of it depends on, from outside."""
+        self._whole.kill()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +86,12 @@ class HostStack:
         """Return our number of the process that the supervisor, in there, calls by another."""
         return outer_pid(services_of(self.lab).require_inner_pid(), find_last_pid(self.text, service))
 
+    def restart_after_crash(self) -> HostStack:
+        """End all of it at once by SIGKILL, and start it anew: what was in memory is lost."""
+        self.process.kill()
+        wait_for("all has ended", lambda: self.lab.provisioner.state() is MachineState.CRASHED)
+        return make_stack(self.lab, self.client)
+
 
 def services_of(lab: Lab) -> HostServices:
     """Return the provisioner of a lab in host mode."""
@@ -100,7 +114,13 @@ def outer_pid(first: int, inner: int) -> int:
 @pytest.fixture
 def host_lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab in host mode with all that an install needs; it is ended afterwards. Home and cache are one folder."""
-    root = tmp_path / "lab"
+    with made_host_lab(tmp_path / "lab") as lab:
+        yield lab
+
+
+@contextlib.contextmanager
+def made_host_lab(root: Path) -> Iterator[Lab]:
+    """Make such a lab at *root*."""
     root.mkdir()
     settings = make_settings(root)
     write_artifacts(settings)
@@ -130,7 +150,7 @@ def start_services(lab: Lab) -> ProcessRecord:
 
 
 @pytest.fixture
-def client(host_lab: Lab) -> Iterator[Inside]:
+def client(host_lab: Lab) -> Iterator[networks.Inside]:
     """A network namespace on the lab's switch, with the card ``cli0`` and the addresses .11 and .12."""
     name = f"pvmlab-{secrets.token_hex(3)}-cli"
     with contextlib.ExitStack() as stack:
@@ -148,14 +168,58 @@ def client(host_lab: Lab) -> Iterator[Inside]:
         run(["ip", "-n", name, "-batch", "-"], timeout=10, input="\n".join(commands))
         argv = ["ip", "netns", "exec", name, sys.executable, "-c", _RELAY, CLIENT, "other", str(switch)]
         stack.callback(end, spawn(argv, env={"PYTHONPATH": str(REPOSITORY)}))
-        inside = Inside(name)
+        inside = networks.Inside(name, threads=2)
         stack.callback(inside.close)
         yield inside
+
+
+@dataclasses.dataclass(frozen=True)
+class Office:
+    """A host on a LAN of its own: the bridge br0, whose DHCP server is 192.168.100.1, and a client of that LAN.
+
+    :ivar host: calls functions on that host. :ivar client: calls them at the other end of a cable, with the card
+        ``cli0`` and the address .11.
+    """
+
+    name: str
+    host: networks.Inside
+    client: networks.Inside
+
+    def cards(self) -> dict[str, str]:
+        """Return the MAC addresses of the host's interfaces by name."""
+        said = run(["ip", "-json", "-n", self.name, "link"], timeout=10).stdout
+        return {card["ifname"]: card["address"] for card in json.loads(said)}
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    """A LAN that has a DHCP server already, which gives 192.168.100.20 to the machine KNOWN_THERE."""
+    with networks.make_namespaces("host", "cli") as (host, client), contextlib.ExitStack() as undo:
+        networks.ip(host, "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+        networks.cable(host, "desk", client, CLIENT)
+        networks.ip(host, "link", "set", "desk", "master", "br0")
+        networks.ip(host, "link", "set", "br0", "up")
+        networks.ip(host, "address", "add", "192.168.100.1/24", "dev", "br0")
+        networks.ip(client, "address", "add", "192.168.100.11/24", "dev", CLIENT)
+        argv = ["ip", "netns", "exec", host, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+                "--interface=br0", "--no-ping", "--dhcp-authoritative", "--log-facility=-", "--leasefile-ro",
+                "--no-resolv", "--no-hosts", "--dhcp-range=192.168.100.50,192.168.100.60,1h", "--pid-file=",
+                f"--dhcp-host={KNOWN_THERE},192.168.100.20"]  # fmt: skip
+        undo.callback(end, spawn(argv))
+        made = Office(host, networks.Inside(host), networks.Inside(client))
+        undo.callback(made.host.close)
+        undo.callback(made.client.close)
+        yield made
 
 
 @pytest.fixture
 def stack(host_lab: Lab, client: Inside) -> HostStack:
     """The services in host mode, ready, asked by *client* through the lab's switch."""
+    return make_stack(host_lab, client)
+
+
+def make_stack(host_lab: Lab, client: Inside) -> HostStack:
+    """Start the services; return once *client* is answered."""
     record = start_services(host_lab)
     assert record.pid is not None
     inner = services_of(host_lab).require_inner_pid()

@@ -15,7 +15,7 @@ class Server:
     """Bodies by path, and the faults to show.
 
     :ivar cut_after: bytes after which each answer is cut off, None to send it whole.
-    :ivar failures: how many requests are first answered with 503.
+    :ivar failures: how many requests are first answered with 503. :ivar failures_after_cut: the same, after the first.
     :ivar ranges: whether Range is understood. :ivar lie: bytes added to the size an answer claims.
     :ivar requests: what was asked for: path and the offset of a Range. :ivar posts: path and body of each POST.
     """
@@ -24,6 +24,7 @@ class Server:
     bodies: dict[str, bytes] = dataclasses.field(default_factory=dict)
     cut_after: int | None = None
     failures: int = 0
+    failures_after_cut: int = 0
     ranges: bool = True
     lie: int = 0
     requests: list[tuple[str, int]] = dataclasses.field(default_factory=list)
@@ -48,6 +49,7 @@ class Server:
         request.send_header("Content-Length", str(len(rest) + self.lie))
         request.end_headers()
         request.wfile.write(rest[: self.cut_after])
+        self.failures, self.failures_after_cut = self.failures_after_cut, 0
         return None
 
 

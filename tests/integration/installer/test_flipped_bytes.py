@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from contracts.install import RootfsSource
+from contracts.install import PayloadSource
+from installer.download import download
 from installer.errors import InstallError
-from installer.system import download
 from tests.integration.installer.conftest import Server
 
 BODY = random.Random(3).randbytes(300_000)
@@ -59,15 +59,15 @@ def hand_on(listener: socket.socket, upstream: int, state: Proxy) -> None:
 
 def test_one_changed_bit_anywhere_is_refused(server: Server, proxy: Proxy) -> None:
     server.bodies["/rootfs"] = BODY
-    source = RootfsSource(
+    source = PayloadSource(
         url=f"http://127.0.0.1:{proxy.port}/rootfs", sha256=hashlib.sha256(BODY).hexdigest(), size=len(BODY)
     )
     taken = bytearray()
-    download(source, write=taken.extend, on_progress=lambda _: None)
+    download(source, what="the root filesystem", write=taken.extend, on_progress=lambda _: None)
     assert taken == BODY
     chance = random.Random(4)
     for flip in (0, len(BODY) - 1, *(chance.randrange(len(BODY)) for _ in range(48))):
         proxy.flip, proxy.bit = flip, chance.randrange(8)
         with pytest.raises(InstallError, match="the root filesystem is not the one promised") as caught:
-            download(source, write=lambda _: None, on_progress=lambda _: None)
+            download(source, what="the root filesystem", write=lambda _: None, on_progress=lambda _: None)
         assert caught.value.lines[0] == f"expected sha256 {source.sha256}"

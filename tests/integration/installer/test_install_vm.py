@@ -28,7 +28,7 @@ from contracts.install import (
     ARG_MAC,
     ARG_MODE,
     InstallerConfig,
-    RootfsSource,
+    PayloadSource,
 )
 from contracts.machine import FIRST_DISK_SERIAL
 from contracts.report import Outcome, Phase, Report
@@ -111,7 +111,7 @@ class Bench:
         self, rootfs: bytes, *, digest: str | None = None, device: str = "/dev/nvme0n1", serial: str = ""
     ) -> InstallerConfig:
         """Put everything an install asks for on the server; *digest* is what the configuration promises."""
-        base = self.server.url.replace("127.0.0.1", HOST)
+        base, vmlinuz = self.server.url.replace("127.0.0.1", HOST), self.artifacts.vmlinuz.read_bytes()
         config = InstallerConfig(
             name="web1",
             mac=MAC,
@@ -120,9 +120,10 @@ class Bench:
             domain="pvmlab.local",
             disk=device,
             disk_serial=serial,
-            rootfs=RootfsSource(
+            rootfs=PayloadSource(
                 url=f"{base}/rootfs", sha256=digest or hashlib.sha256(rootfs).hexdigest(), size=len(rootfs)
             ),
+            kernel=PayloadSource(url=f"{base}/vmlinuz", sha256=hashlib.sha256(vmlinuz).hexdigest(), size=len(vmlinuz)),
             initrd_tree=tree_of(self.artifacts.initrd),
             modules_tree=tree_of(self.artifacts.modules),
             seed_url=f"{base}{seed_path(TOKEN)}",
@@ -130,7 +131,7 @@ class Bench:
             kernel_args=("console=ttyS0,115200",),
         )
         self.server.bodies = {f"{seed_path(TOKEN)}{name}": data for name, data in SEED.items()}
-        self.server.bodies |= {"/rootfs": rootfs, config_path(TOKEN): dumps(config).encode()}
+        self.server.bodies |= {"/rootfs": rootfs, "/vmlinuz": vmlinuz, config_path(TOKEN): dumps(config).encode()}
         return config
 
     @contextlib.contextmanager
@@ -302,6 +303,7 @@ def test_a_missing_disk_is_reported_and_the_token_is_told_nowhere(bench: Bench) 
     bench.serve(small_rootfs())
     with bench.boot_installer() as serial:
         log = wait_for_line(serial, "shell on the console", within=FAILURE_WITHIN)
+    assert re.search(r"the kernel is the one promised: [\d.]+\S* #1 SMP .*Debian", log)
     assert "the initrds are the ones promised" in log
     assert f"/m/{PLACEHOLDER}/config" in log
     assert TOKEN not in log

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from contracts.install import RootfsSource
+from contracts.install import PayloadSource
 from installer import client, system
 from installer.command import CommandError
+from installer.download import download as fetch
 from installer.errors import InstallError
 from pipeline.run import find_program
 from tests.integration.installer.conftest import Server
@@ -36,22 +37,22 @@ ARCHIVE = make_archive()
 
 
 @pytest.fixture
-def source(server: Server, monkeypatch: pytest.MonkeyPatch) -> RootfsSource:
+def source(server: Server, monkeypatch: pytest.MonkeyPatch) -> PayloadSource:
     monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
     server.bodies["/rootfs"] = ARCHIVE
-    return RootfsSource(url=f"{server.url}/rootfs", sha256=hashlib.sha256(ARCHIVE).hexdigest(), size=len(ARCHIVE))
+    return PayloadSource(url=f"{server.url}/rootfs", sha256=hashlib.sha256(ARCHIVE).hexdigest(), size=len(ARCHIVE))
 
 
-def download(source: RootfsSource) -> bytes:
+def download(source: PayloadSource) -> bytes:
     pieces: list[bytes] = []
     progress: list[int] = []
-    system.download(source, write=pieces.append, on_progress=progress.append)
+    fetch(source, what="the root filesystem", write=pieces.append, on_progress=progress.append)
     assert progress == sorted(progress)
     assert progress[-1] == source.size
     return b"".join(pieces)
 
 
-def test_an_archive_is_unpacked_with_its_modes(source: RootfsSource, tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_with_its_modes(source: PayloadSource, tmp_path: Path) -> None:
     if find_program("zstd") is None:
         pytest.skip("zstd is not installed; the initrd has its own")
     system.unpack(source, tmp_path, on_progress=lambda taken: None)
@@ -59,7 +60,7 @@ def test_an_archive_is_unpacked_with_its_modes(source: RootfsSource, tmp_path: P
     assert (tmp_path / "etc/hostname").stat().st_mode & 0o777 == 0o640
 
 
-def test_an_archive_that_is_no_archive_fails_in_zstd(source: RootfsSource, server: Server, tmp_path: Path) -> None:
+def test_an_archive_that_is_no_archive_fails_in_zstd(source: PayloadSource, server: Server, tmp_path: Path) -> None:
     if find_program("zstd") is None:
         pytest.skip("zstd is not installed; the initrd has its own")
     server.bodies["/rootfs"] = _RANDOM
@@ -69,20 +70,20 @@ def test_an_archive_that_is_no_archive_fails_in_zstd(source: RootfsSource, serve
     assert any("zstd" in line for line in caught.value.lines)
 
 
-def test_one_flipped_bit_is_noticed(source: RootfsSource, server: Server) -> None:
+def test_one_flipped_bit_is_noticed(source: PayloadSource, server: Server) -> None:
     server.bodies["/rootfs"] = ARCHIVE[:-1] + bytes([ARCHIVE[-1] ^ 1])
     with pytest.raises(InstallError, match="not the one promised") as caught:
         download(source)
     assert f"expected sha256 {source.sha256}" in caught.value.lines
 
 
-def test_a_stream_that_is_cut_is_resumed_where_it_stopped(source: RootfsSource, server: Server) -> None:
+def test_a_stream_that_is_cut_is_resumed_where_it_stopped(source: PayloadSource, server: Server) -> None:
     server.cut_after = 1_000_000
     assert download(source) == ARCHIVE
     assert [offset for _, offset in server.requests] == [0, 1_000_000, 2_000_000, 3_000_000]
 
 
-def test_a_stream_that_is_cut_again_and_again_is_given_up(source: RootfsSource, server: Server) -> None:
+def test_a_stream_that_is_cut_again_and_again_is_given_up(source: PayloadSource, server: Server) -> None:
     server.cut_after = 100_000
     with pytest.raises(
         InstallError, match=r"stopped at 600000 of \d+ bytes, and after 5 resumptions still: the connection"
@@ -91,7 +92,27 @@ def test_a_stream_that_is_cut_again_and_again_is_given_up(source: RootfsSource, 
     assert len(server.requests) == 6
 
 
-def test_a_server_that_cannot_resume_is_said_so(source: RootfsSource, server: Server) -> None:
+def test_a_server_that_is_restarted_is_waited_for(
+    source: PayloadSource, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.02)
+    server.cut_after, server.failures_after_cut = 1_000_000, 20
+    assert download(source) == ARCHIVE
+    assert [offset for _, offset in server.requests][:22] == [0, *[1_000_000] * 21]
+
+
+def test_a_server_that_does_not_come_back_is_given_up(
+    source: PayloadSource, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RESTART_WITHIN", 0.3)
+    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.05)
+    server.failures = 1000
+    with pytest.raises(InstallError, match=r"stopped at 0 of \d+ bytes, and after 0\.3 s still: .* answered 503"):
+        download(source)
+    assert len(server.requests) > 5
+
+
+def test_a_server_that_cannot_resume_is_said_so(source: PayloadSource, server: Server) -> None:
     server.cut_after, server.ranges = 1_000_000, False
     with pytest.raises(InstallError, match=r"answered 200|stopped at"):
         download(source)
@@ -99,16 +120,16 @@ def test_a_server_that_cannot_resume_is_said_so(source: RootfsSource, server: Se
 
 @pytest.mark.parametrize("lie", [-1, 1])
 def test_another_size_than_promised_is_refused_before_anything_is_written(
-    source: RootfsSource, server: Server, lie: int
+    source: PayloadSource, server: Server, lie: int
 ) -> None:
     server.lie = lie
     taken: list[bytes] = []
     with pytest.raises(InstallError, match=r"offers \d+ bytes from 0, the configuration says \d+ from 0"):
-        system.download(source, write=taken.append, on_progress=lambda taken: None)
+        fetch(source, what="the root filesystem", write=taken.append, on_progress=lambda taken: None)
     assert taken == []
 
 
-def test_a_missing_archive_is_a_plain_error(source: RootfsSource, server: Server) -> None:
+def test_a_missing_archive_is_a_plain_error(source: PayloadSource, server: Server) -> None:
     server.bodies.clear()
     with pytest.raises(InstallError, match="answered 404: unknown machine"):
         download(source)

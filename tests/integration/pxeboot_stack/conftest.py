@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,9 @@ def _uvicorn(settings: Settings) -> Iterator[str]:
         thread.join(timeout=PATIENCE)
 
 
+SERVICES = ("dnsmasq", "nginx", "boot_handler", "watcher", "health")
+
+
 @dataclasses.dataclass(frozen=True)
 class Stack:
     """All services as in the container, on a network of their own.
@@ -95,6 +100,7 @@ class Stack:
     files: RunFiles
     client: Inside
     log: Path
+    start: Callable[[], Popen[bytes]]
 
     @property
     def text(self) -> str:
@@ -103,6 +109,17 @@ class Stack:
     def find_pid(self, service: str) -> int:
         """Return the process id of a service, as the supervisor logged it last."""
         return find_last_pid(self.text, service)
+
+    def restart_after_crash(self) -> Stack:
+        """End all processes at once, as the end of the machine that they run on does, and start them afresh."""
+        for pid in (self.process.pid, *(self.find_pid(name) for name in SERVICES)):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(timeout=5)
+        shutil.rmtree(self.files.root)  # it is in the memory of that machine
+        self.log.write_bytes(b"")  # it is opened for appending
+        again = dataclasses.replace(self, process=self.start())
+        _wait_for_services(again)
+        return again
 
 
 @pytest.fixture
@@ -140,9 +157,17 @@ def _running_stack(root: Path, network: tuple[str, str]) -> Iterator[Stack]:
     with contextlib.ExitStack() as undo, log.open("ab") as sink:
         undo.callback(client.close)
         argv = ["ip", "netns", "exec", network[0], sys.executable, "-m", "pxeboot_stack"]
-        process = spawn(argv, env=env, stdout=sink, stderr=sink)
-        undo.callback(end, process)
-        made = Stack(process, settings, files, client, log)
-        wait_for("the services answer", lambda: client.ask("/healthz").status == 200)
-        wait_for("dnsmasq runs", files.dnsmasq_pid.exists)
+
+        def start() -> Popen[bytes]:
+            process = spawn(argv, env=env, stdout=sink, stderr=sink)
+            undo.callback(end, process)
+            return process
+
+        made = Stack(start(), settings, files, client, log, start)
+        _wait_for_services(made)
         yield made
+
+
+def _wait_for_services(stack: Stack) -> None:
+    wait_for("the services answer", lambda: stack.client.ask("/healthz").status == 200)
+    wait_for("dnsmasq runs", stack.files.dnsmasq_pid.exists)

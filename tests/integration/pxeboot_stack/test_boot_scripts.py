@@ -138,10 +138,10 @@ def test_a_container_left_behind_is_removed_first(scripts: Path, tmp_path: Path)
     docker.chmod(0o755)
     left = tmp_path / "containers"
     left.mkdir()
-    script = scripts / "run-container"
+    script = scripts / "remove-container"
     script.write_text(script.read_text().replace("/var/lib/docker/containers", str(left)))
     call(script)
     (left / "0123").mkdir()
     call(script)
     words = [line.split()[0:2] for line in (tmp_path / "calls").read_text().splitlines()]
-    assert words == [["run", "--rm"], ["rm", "--force"], ["run", "--rm"]]
+    assert words == [["rm", "--force"]]

@@ -12,6 +12,7 @@ from contracts.install import InstallerConfig
 from contracts.report import InstallState, MachineStatus, Outcome, Phase, Report
 from pxeboot_stack.boot_handler.settings import Settings
 from tests.fakes.lab_files import ROOTFS, make_machine, write_definition
+from tests.fakes.web_client import wait_until_in_place
 
 MACHINE = make_machine(ip="127.0.0.11")
 OTHER = make_machine(name="web2", mac="52:54:00:aa:bb:02", ip="127.0.0.12", uuid="00000000-0000-4000-8000-000000000002")
@@ -49,6 +50,7 @@ def boot(front: Front) -> str:
 
 
 def state(front: Front) -> MachineStatus:
+    wait_until_in_place(front.settings.status)
     return document.loads(MachineStatus, (front.settings.status / "web1.json").read_bytes())
 
 

@@ -19,6 +19,7 @@ from pipeline.run import Completed, find_program, run, spawn
 from pxeboot_stack.boot_handler import answers
 from pxeboot_stack.boot_handler.settings import Settings
 from tests.fakes.lab_files import make_machine, make_settings, write_definition, write_native
+from tests.fakes.web_client import wait_until_in_place
 
 SOURCES = ("deb http://mirror.example/debian trixie main",)
 NATIVE = [kind for kind in Installer if kind.is_native]
@@ -52,6 +53,7 @@ def token_in(script: str) -> str:
 
 
 def state(settings: Settings) -> MachineStatus:
+    wait_until_in_place(settings.status)
     return document.loads(MachineStatus, (settings.status / "web1.json").read_bytes())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any, Protocol
 
 import pytest
 
+from contracts import document
+from contracts.report import Outcome, Phase, Report
+from contracts.tokens import RECORDS, record_name
 from pipeline.run import Popen
 from pxeboot_stack.boot_handler import scripts
 from pxeboot_stack.boot_handler.settings import Settings
 from pxeboot_stack.paths import RunFiles
 from tests.fakes import wire
 from tests.fakes.lab_files import make_machine, write_definition
+from tests.fakes.web_client import wait_until_in_place
 
 CARD, SERVER = "cli0", "192.168.100.1"
 MACHINE = make_machine()
@@ -37,6 +42,9 @@ class Stack(Protocol):
 
     def find_pid(self, service: str) -> int:
         """Return a service's process id."""
+
+    def restart_after_crash(self) -> Stack:
+        """Kill all of it, and start it with an empty run directory."""
 
 
 @pytest.fixture
@@ -132,6 +140,33 @@ def test_a_service_that_is_killed_comes_back(lab: Stack, service: str) -> None:
     write_definition(lab.settings.vms, LATER)
     wait_until("web2 is known", lambda: knows(lab, LATER.name, LATER.ip))
     assert lease(lab, LATER.mac).address == LATER.ip
+
+
+def test_an_install_goes_on_after_the_provisioner_has_crashed(lab: Stack) -> None:
+    write_definition(lab.settings.vms, LATER)
+    wait_until("web2 is known", lambda: knows(lab, LATER.name, LATER.ip))
+    script = lab.client.ask(f"/ipxe?mac={MACHINE.mac}", source=MACHINE.ip).text
+    token = re.findall(r"/m/([0-9a-f]{32})/", script)[0]
+    assert lab.client.ask(f"/m/{token}/config", source=MACHINE.ip).status == 200
+    # A boot that was under way beside it, and what a crash of the host may leave of a record.
+    folder = lab.settings.status / RECORDS
+    assert "/m/" in lab.client.ask(f"/ipxe?mac={LATER.mac}", source=LATER.ip).text
+    wait_until_in_place(lab.settings.status)
+    (folder / record_name(LATER.uuid)).write_bytes(b"\0" * 100)
+
+    lab = lab.restart_after_crash()
+    for path in ("config", "cloud-init/user-data"):
+        assert lab.client.ask(f"/m/{token}/{path}", source=MACHINE.ip).status == 200
+        assert lab.client.ask(f"/m/{token}/{path}", source=LATER.ip).status == 403
+    report = Report(phase=Phase.SYSTEM, outcome=Outcome.RUNNING, percent=40, message="unpacking")
+    for source, status in ((LATER.ip, 403), (MACHINE.ip, 200)):
+        body = document.dumps(report).encode()
+        answer = lab.client.ask(f"/m/{token}/report", method="POST", body=body, source=source)
+        assert answer.status == status
+    wait_until_in_place(lab.settings.status)
+    assert "unpacking" in (lab.settings.status / "web1.json").read_text()
+    assert f"the token in {record_name(LATER.uuid)} cannot be read; its machine has to boot again" in lab.text
+    assert "/m/" in lab.client.ask(f"/ipxe?mac={LATER.mac}", source=LATER.ip).text
 
 
 def healthy(lab: Stack) -> bool:

@@ -27,6 +27,7 @@ def wait(): print("function in group", os.getpgid(0) == os.getpid(), flush=True)
 functions = {"fail": fail, "wait": wait}
 services = {name: functions.get(str(service), service) for name, service in json.loads(sys.argv[1]).items()}
 record, receiver = map(pathlib.Path, sys.argv[2:])
+supervisor.LONGEST_PAUSE = float(os.environ.get("LONGEST_PAUSE", supervisor.LONGEST_PAUSE))
 try:
     supervisor.Supervisor(services, record=record, receivers={"teller": receiver}).run()
 except supervisor.FlappingError as error:
@@ -36,14 +37,14 @@ STUBBORN = "trap '' TERM; echo started; while :; do sleep 0.1; done"
 
 
 @pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Callable[[str], Popen[bytes]]]:
+def supervise(tmp_path: Path) -> Iterator[Callable[..., Popen[bytes]]]:
     """Return a function that supervises the services of a JSON text; their output goes to ``log``."""
     running: list[Popen[bytes]] = []
 
-    def start(services: str) -> Popen[bytes]:
+    def start(services: str, **variables: str) -> Popen[bytes]:
         with (tmp_path / "log").open("ab") as log:
             argv = [sys.executable, "-c", PROGRAM, services, str(tmp_path / "record"), str(tmp_path / "socket")]
-            running.append(spawn(argv, env={"PYTHONPATH": str(REPOSITORY)}, stdout=log, stderr=log))
+            running.append(spawn(argv, env={"PYTHONPATH": str(REPOSITORY), **variables}, stdout=log, stderr=log))
         return running[-1]
 
     yield start
@@ -117,10 +118,11 @@ def test_functions_are_services_too(supervise: Callable[[str], Popen[bytes]], tm
     assert "killed" not in (tmp_path / "log").read_text()
 
 
-def test_a_service_that_flaps_fails_the_container(supervise: Callable[[str], Popen[bytes]], tmp_path: Path) -> None:
-    """Five deaths within a minute. The pauses between them add up to 7.5 s."""
+def test_a_service_that_flaps_fails_the_container(supervise: Callable[..., Popen[bytes]], tmp_path: Path) -> None:
+    """Five deaths within a minute. As a rule the pauses between them add up to 7.5 s."""
     process = supervise(
-        '{"good": ["sh", "-c", "trap \\"echo good ended; exit\\" TERM; sleep 60 & wait"], "bad": ["false"]}'
+        '{"good": ["sh", "-c", "trap \\"echo good ended; exit\\" TERM; sleep 60 & wait"], "bad": ["false"]}',
+        LONGEST_PAUSE="0.1",
     )
     assert process.wait(timeout=30) == 1
     text = (tmp_path / "log").read_text()

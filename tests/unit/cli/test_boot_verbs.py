@@ -8,17 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from invoke import Exit
 
 from cli import boot_verbs, lab_views
 from contracts import document
 from contracts.arch import Arch
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import SshHostKey, VmDefinition
 from contracts.orders import Order, OrderKind
 from contracts.timeline import Event, EventKind, Stranger, Strangers, Timeline
 from lab import target
 from lab.lab import Lab
 from lab.store import DefinitionStore, MachineRequest
-from pipeline.errors import NotFoundError, UsageError
+from pipeline.errors import ExitCode, NotFoundError, UsageError
 
 MAC, STRANGER = "52:54:00:00:00:01", "52:54:00:99:99:99"
 Make = Callable[..., VmDefinition]
@@ -78,6 +80,12 @@ def test_a_machine_that_moves_is_not_diagnosed(lab: Lab, capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+def test_a_machine_that_was_never_started_is_off(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    define(lab)
+    boot_verbs.show_events("web1", follow=False, output="table")
+    assert capsys.readouterr().err == "web1 is off: ./pvmlab vm.start web1 --wait\n"
+
+
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_following_writes_a_line_for_each_event(
     lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str
@@ -88,8 +96,9 @@ def test_following_writes_a_line_for_each_event(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lab.events.time.sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Exit) as caught:
         boot_verbs.show_events("web1", follow=True, output=output)
+    assert (caught.value.code, caught.value.message) == (ExitCode.INTERRUPTED, None)
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["text"] == "got 192.168.100.2" if output == "json" else "  dhcp  got" in line
 
@@ -105,6 +114,14 @@ def test_events_of_a_stranger_are_shown_by_its_mac(lab: Lab, capsys: pytest.Capt
     see_stranger(lab)
     boot_verbs.show_events("52-54-00-99-99-99", follow=False, output="table")
     assert "was shown how it is adopted" in capsys.readouterr().out
+
+
+def test_events_are_found_by_any_mac(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NotFoundError, match=rf"no machine of the lab has the MAC address {STRANGER}"):
+        boot_verbs.show_events(STRANGER.upper(), follow=False, output="table")
+    see(lab, define(lab), Event(time=time.time(), kind=EventKind.ACK, text="got 192.168.100.2"))
+    boot_verbs.show_events(MAC.replace(":", "-"), follow=False, output="json")
+    assert json.loads(capsys.readouterr().out)["name"] == "web1"
 
 
 @pytest.mark.parametrize(("rescue", "kind"), [(False, OrderKind.REINSTALL), (True, OrderKind.RESCUE)])
@@ -142,7 +159,8 @@ def test_strangers_are_listed(lab: Lab, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_stranger_is_adopted(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[MachineRequest, bool]] = []
 
-    def create(_: Lab, request: MachineRequest, *, managed: bool) -> VmDefinition:
+    def create(_: Lab, request: MachineRequest, *, managed: bool, check: object) -> VmDefinition:
+        assert callable(check)
         asked.append((request, managed))
         return define(lab, managed=managed)
 
@@ -155,6 +173,26 @@ def test_a_stranger_is_adopted(lab: Lab, capsys: pytest.CaptureFixture[str], mon
     assert f"{MAC} was not seen" in capsys.readouterr().err
     lab_views.show_machines(lab, output="table")
     assert "web1  adopted  new" in capsys.readouterr().out
+
+
+def test_beside_another_dhcp_server_a_machine_is_adopted_with_the_address_that_it_has_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[MachineRequest] = []
+
+    def create(_: Lab, request: MachineRequest, **_more: object) -> VmDefinition:
+        asked.append(request)
+        return define(lab, managed=False)
+
+    monkeypatch.setattr(target, "create", create)
+    see_stranger(lab)
+    proxy = Lan(dhcp=DhcpMode.PROXY, address="192.168.100.7")
+    (lab.home.config / "lab.json").write_text(document.dumps(proxy))
+    boot_verbs.adopt([STRANGER], name="web1", distro="debian-12", arch="x86_64", ip="")
+    boot_verbs.adopt([STRANGER], name="web1", distro="debian-12", arch="x86_64", ip="192.168.100.9")
+    (lab.home.config / "lab.json").unlink()
+    boot_verbs.adopt([STRANGER], name="web1", distro="debian-12", arch="x86_64", ip="")
+    assert [request.ip for request in asked] == ["192.168.100.200", "192.168.100.9", None]
 
 
 def test_machines_are_adopted_one_at_a_time(lab: Lab) -> None:

@@ -59,7 +59,7 @@ def test_create_says_the_mode(
 ) -> None:
     asked: list[ProvisionerMode | None] = []
 
-    def create(lab: Lab, mode: ProvisionerMode | None) -> bool:
+    def create(lab: Lab, mode: ProvisionerMode | None, **_: object) -> bool:
         asked.append(mode)
         write_record(lab.home, ProvisionerRecord(uuid="u", mode=ProvisionerMode.HOST))
         return len(asked) == 1

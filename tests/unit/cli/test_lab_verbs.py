@@ -10,12 +10,12 @@ import pytest
 
 from cli import program
 from cli.render_checks import check_user_data
-from cli.user_data_checks import require_user_data
+from cli.start_checks import require_documents
 from contracts.machine import MachineSource
 from contracts.nocloud import combine_user_data
 from lab.lab import Lab
-from lab.store import DefinitionStore
-from pipeline.errors import ExitCode, UsageError
+from lab.store import DefinitionStore, MachineRequest
+from pipeline.errors import ConflictError, ExitCode
 from pipeline.workspace import Cache
 from tests.fakes.fresh_verbs import fresh_verbs
 from tests.fakes.lab_files import make_machine
@@ -97,6 +97,7 @@ def test_bad_words_make_nothing(run: Run, tmp_path: Path, words: list[str], code
     assert not (tmp_path / "home" / "vms").exists()
 
 
+@pytest.mark.parametrize("source", MachineSource)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -105,15 +106,45 @@ def test_bad_words_make_nothing(run: Run, tmp_path: Path, words: list[str], code
         ("#cloud-config\na: [\n", "not YAML"),
     ],
 )
-def test_user_data_at_fault_is_told_before_a_machine_is_made(run: Run, text: str, said: str) -> None:
-    with pytest.raises(UsageError, match="the user-data for web1 is at fault") as caught:
-        require_user_data(Lab.from_environment(), make_machine(), text)
+def test_user_data_at_fault_is_told_before_a_machine_is_made(
+    run: Run, text: str, said: str, source: MachineSource
+) -> None:
+    with pytest.raises(ConflictError, match=r"web1 cannot be (installed|started) with its user-data") as caught:
+        require_documents(Lab.from_environment(), make_machine(source=source), request=request_for(text))
+    assert caught.value.details.startswith("its user-data: ")
     assert said in caught.value.details
+    assert caught.value.resolution == "repair it"
 
 
 @pytest.mark.parametrize("text", ["#!/bin/sh\n", "#cloud-config\n{}\n", "Content-Type: multipart/mixed\n"])
 def test_user_data_of_any_kind_is_taken(run: Run, text: str) -> None:
-    require_user_data(Lab.from_environment(), make_machine(), text)
+    require_documents(Lab.from_environment(), make_machine(), request=request_for(text))
+
+
+def test_user_data_that_is_in_its_place_is_checked_before_a_start(run: Run) -> None:
+    lab, machine = Lab.from_environment(), make_machine(source=MachineSource.IMAGE)
+    lab.ensure_folders()
+    store = DefinitionStore(lab)
+    store.write_user_data(machine.name, "#cloud-config\n- a\n")
+    store.write(machine)
+    with pytest.raises(ConflictError, match="web1 cannot be started with its user-data") as caught:
+        require_documents(lab, machine)
+    assert caught.value.resolution.startswith(f"repair {store.user_data_path('web1')}; ./pvmlab render web1")
+    require_documents(lab, machine, request=request_for("#cloud-config\n{}\n"))  # made anew, with another one
+
+
+def test_templates_of_network_boots_are_nothing_to_a_machine_from_an_image(run: Run) -> None:
+    lab, machine = Lab.from_environment(), make_machine(source=MachineSource.IMAGE)
+    lab.ensure_folders()
+    (lab.home.templates / "ipxe.j2").write_text("nonsense")
+    require_documents(lab, machine)
+    (lab.home.templates / "meta-data.j2").write_text("a: b\n")
+    with pytest.raises(ConflictError, match=r"web1 cannot be started with meta-data\.j2"):
+        require_documents(lab, machine)
+
+
+def request_for(user_data: str) -> MachineRequest:
+    return MachineRequest(name="web1", distro="debian-12", user_data=user_data)
 
 
 def test_a_broken_definition_stops_a_diff(run: Run, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_defined_machines_keep_their_addresses(verb: Verb, home: Home, capsys: p
     assert verb("net.create", "--subnet", "10.7.0.0/24") == 4
     err = capsys.readouterr().err
     assert "web1: 192.168.100.11 is no machine's address in 10.7.0.0/24" in err
-    assert "./pvmlab vm.clean NAME: web1" in err
+    assert "./pvmlab vm.clean web1; then create them anew" in err
     assert lan_of(home).subnet == "192.168.100.0/24"
     assert verb("net.create", "--subnet", "192.168.100.0/23") == 0
     assert verb("net.remove") == 0

@@ -16,7 +16,7 @@ import zstandard
 
 from cli import render_checks, render_verbs
 from cli.render_checks import check_document
-from contracts.machine import AnswerFile, Installer, VmDefinition
+from contracts.machine import Installer, VmDefinition
 from contracts.templates import What
 from lab.lab import Lab
 from pipeline.errors import ConflictError, MissingProgramError, NotFoundError, PrerequisiteError, UsageError
@@ -138,33 +138,6 @@ def test_a_missing_artifact_is_said(lab: Lab) -> None:
         render_verbs.render("web1", what="config")
 
 
-def test_a_template_that_does_not_render_keeps_a_machine_from_its_start(lab: Lab) -> None:
-    machine = make_machine()
-    render_verbs.require_templates(lab, machine)
-    (lab.home.templates / "user-data.j2").write_text("{{ nonsense }}")
-    with pytest.raises(ConflictError, match=r"the template user-data\.j2 of web1 cannot be used: UndefinedError"):
-        render_verbs.require_templates(lab, machine)
-    define(lab, own := native(Installer.KICKSTART, answer_file=AnswerFile.TEMPLATE))
-    (lab.home.vms / "web1.answers").write_text("{{ nonsense }}")
-    with pytest.raises(ConflictError, match="the answer file of web1 cannot be used"):
-        render_verbs.require_templates(lab, own)
-
-
-def test_a_machine_whose_answer_file_is_still_to_come_is_checked_without(lab: Lab) -> None:
-    machine = native(Installer.KICKSTART, answer_file=AnswerFile.TEMPLATE)
-    render_verbs.require_templates(lab, machine)
-    (lab.home.templates / "ipxe.j2").write_text("no script")
-    with pytest.raises(ConflictError, match="does not begin with #!ipxe"):
-        render_verbs.require_templates(lab, machine)
-
-
-def test_a_start_needs_no_artifacts_for_that(lab: Lab) -> None:
-    """They are built when a machine is started, after this."""
-    for path in lab.cache.root.rglob("*.json"):
-        path.unlink()
-    render_verbs.require_templates(lab, make_machine())
-
-
 def faults(lab: Lab, what: str, text: str, machine: VmDefinition | None = None) -> tuple[str, tuple[str, ...]]:
     found = check_document(what, text, machine or make_machine(), lab.cache)
     return found.by, found.faults
@@ -195,6 +168,8 @@ def test_user_data_is_checked_by_the_schema_of_the_release(lab: Lab, capsys: pyt
         ("#cloud-config\n- a\n", "it is a list, not a mapping"),
         ("#cloud-config\n\ta: b\n", "not YAML"),
         ("#cloud-config\na: !!python/object:os.system x\n", "not YAML"),
+        ("#cloud-config\na: 2024-13-01\n", "not YAML: month must be in 1..12"),
+        ("#cloud-config\na: " + "[" * 3000, "not YAML"),
         ("", "begins with neither"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.arch import Arch
 from contracts.document import dumps
-from contracts.install import InstallerConfig, RootfsSource
+from contracts.install import InstallerConfig, PayloadSource
 from installer.configuration import parse
 from installer.errors import InstallError
 
@@ -20,7 +20,8 @@ CONFIG = InstallerConfig(
     distro="debian-12",
     domain="pvmlab.local",
     disk="/dev/nvme0n1",
-    rootfs=RootfsSource(url="http://10.0.0.1/rootfs.tar.zst", sha256="0" * 64, size=1000),
+    rootfs=PayloadSource(url="http://10.0.0.1/rootfs.tar.zst", sha256="0" * 64, size=1000),
+    kernel=PayloadSource(url="http://10.0.0.1/vmlinuz", sha256="1" * 64, size=1000),
     initrd_tree="b" * 64,
     modules_tree="c" * 64,
     seed_url="http://10.0.0.1/cloud-init/web1/",

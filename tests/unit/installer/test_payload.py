@@ -14,7 +14,7 @@ import pytest
 
 from contracts import payload as tree
 from contracts.arch import Arch
-from contracts.install import InstallerConfig, RootfsSource
+from contracts.install import InstallerConfig, PayloadSource
 from installer import payload
 from installer.errors import InstallError
 from pipeline import cpio
@@ -40,8 +40,8 @@ PROMISED = (tree_digest(INITRD, modules=False), tree_digest(MODULES, modules=Tru
 def config(initrd: str = PROMISED[0], modules: str = PROMISED[1]) -> InstallerConfig:
     return InstallerConfig(
         name="web1", mac="52:54:00:00:00:07", arch=Arch.X86_64, distro="debian-12", domain="pvmlab.local",
-        disk="/dev/nvme0n1", rootfs=RootfsSource(url="http://10.0.0.1/r", sha256="0" * 64, size=1), kernel_args=(),
-        initrd_tree=initrd, modules_tree=modules, seed_url="http://10.0.0.1/s/", report_url="http://10.0.0.1/r",
+        disk="/dev/nvme0n1", rootfs=PayloadSource(url="http://10.0.0.1/r", sha256="0" * 64, size=1), kernel_args=(),
+        kernel=None, initrd_tree=initrd, modules_tree=modules, seed_url="http://10.0.0.1/s/", report_url="http://10.0.0.1/r",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from contracts import nocloud
 from contracts.arch import Arch
-from contracts.install import ARG_CONFIG_URL, ARG_MAC, InstallerConfig, RootfsSource
+from contracts.install import ARG_CONFIG_URL, ARG_MAC, InstallerConfig, PayloadSource
 from contracts.lan import Lan
 from contracts.report import Phase
 from contracts.tokens import config_path, report_path, seed_path
@@ -25,7 +25,8 @@ BASE = "http://10.0.0.1"
 MACHINE = make_machine()  # its host key holds THE-SECRET
 CONFIG = InstallerConfig(
     name="web1", mac=MACHINE.mac, arch=Arch.X86_64, distro="debian-12", domain="pvmlab.local", disk="/dev/nvme0n1",
-    rootfs=RootfsSource(url=f"{BASE}/rootfs", sha256="0" * 64, size=1), initrd_tree="1" * 64, modules_tree="2" * 64,
+    rootfs=PayloadSource(url=f"{BASE}/rootfs", sha256="0" * 64, size=1), initrd_tree="1" * 64, modules_tree="2" * 64,
+    kernel=PayloadSource(url=f"{BASE}/vmlinuz", sha256="3" * 64, size=1),
     seed_url=BASE + seed_path(TOKEN), report_url=BASE + report_path(TOKEN), kernel_args=("console=ttyS0", "quiet"),
 )  # fmt: skip
 LAYOUT = Layout("/dev/nvme0n1", Arch.X86_64, "disk-uuid", "esp-partuuid", "root-partuuid", "root-uuid", "1a2b3c4d")

@@ -65,6 +65,9 @@ def sentence(story: Story, status: MachineStatus = NEW, *, silence: float = 34.0
         (CONFIGURED, "fetched its configuration 34 s ago and its installer has not reported since"),
         ([*IPXE, (K.DISK_SCRIPT, "boot script: boot the disk")], "was sent to its disk 34 s ago"),
         ([*IPXE, (K.RESCUE_SCRIPT, "boot script: rescue")], "was sent into its rescue shell 34 s ago"),
+        ([(K.PROXY, "was told what to boot: proxy"), (K.TFTP_SENT, "undionly.kpxe sent by TFTP"),
+          (K.PROXY, "was told what to boot: proxy")], "iPXE was told what to boot 34 s ago, beside the other"),
+        ([(K.PROXY, "was told what to boot: proxy")], "check that the other one offers it an address"),
         ([(K.DHCP_OTHER, "DHCPINFORM 192.168.100.11")], "web1 was last seen 34 s ago: DHCPINFORM"),
     ],
 )  # fmt: skip

@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 
 from contracts import document
-from contracts.lan import Lan
-from lab import host_mode, host_mode_door, host_mode_inside, host_mode_relay, provisioner, provisioner_record
+from contracts.lan import DhcpMode, Lan
+from lab import (
+    host_mode,
+    host_mode_door,
+    host_mode_inside,
+    host_mode_relay,
+    host_mode_uplink,
+    provisioner,
+    provisioner_record,
+)
 from lab.host_mode_inside import Bind, Inside, choose_root, network_commands
 from lab.host_mode_relay import Relay
 from lab.host_services import HostServices, connect_command
@@ -21,7 +29,7 @@ from lab.machine import MachineState, StopOutcome
 from lab.processes import ProcessRecord, write_record
 from lab.provisioner_record import ProvisionerMode, ProvisionerRecord
 from lab.ssh_config import ForwardedAccess, render_config, render_known_hosts
-from pipeline.errors import PrerequisiteError
+from pipeline.errors import ConflictError, PrerequisiteError, UsageError
 from pipeline.workspace import REPOSITORY, Cache, Home
 from pxeboot_stack import container
 
@@ -60,6 +68,41 @@ def test_the_network_with_ipv6() -> None:
         "address add fd00:1::1/64 dev lan0 nodad\n"
         "route add unreachable ::/0\n"
     )
+
+
+def test_the_network_that_an_interface_is_joined_with() -> None:
+    assert network_commands(Lan(), MAC, bridged=True) == (
+        "link set lo up\n"
+        "link add lan0 address 52:54:00:00:00:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
+        "link add port0 type veth peer name relay0\n"
+        "link set port0 addrgenmode none master lan0 up\n"
+        "link set relay0 addrgenmode none up\n"
+        "link set lan0 addrgenmode none up\n"
+        "address add 192.168.100.1/24 dev lan0\n"
+        "route add unreachable default\n"
+    )
+
+
+@pytest.mark.parametrize("mode", [None, ProvisionerMode.VM])
+def test_an_interface_is_for_host_mode(lab: Lab, mode: ProvisionerMode | None) -> None:
+    with pytest.raises(ConflictError, match="--interface=br0 is for host mode") as caught:
+        provisioner.plan_record(lab, mode, "br0", dhcp=DhcpMode.PROXY)
+    assert "--mode=host" in caught.value.resolution
+    assert provisioner.plan_record(lab, mode, host_mode_uplink.NO_INTERFACE).interface == ""
+
+
+def test_nobody_gets_a_second_dhcp_server_by_accident(lab: Lab) -> None:
+    with pytest.raises(UsageError, match="who gives out the addresses") as caught:
+        provisioner.plan_record(lab, ProvisionerMode.HOST, "br0")
+    assert "--dhcp=proxy beside another server; --dhcp=server where there is none" in caught.value.resolution
+
+
+def test_the_other_mode_forgets_the_interface(lab: Lab) -> None:
+    record = ProvisionerRecord(uuid="u", mode=ProvisionerMode.HOST, interface="br0")
+    provisioner_record.write_record(lab.home, record)
+    assert provisioner.plan_record(lab, None, "") == record
+    assert provisioner.plan_record(lab, ProvisionerMode.VM, "").interface == ""
+    assert "joined with br0" in provisioner.describe_start(lab, None)  # type: ignore[arg-type]
 
 
 def test_only_the_status_can_be_written_in_there() -> None:

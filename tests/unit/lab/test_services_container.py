@@ -10,6 +10,7 @@ import pytest
 from contracts.arch import Arch
 from lab import services_container
 from lab.lab import Lab
+from lab.provisioner import ProvisionerError
 from lab.provisioner_record import ProvisionerMode, ProvisionerRecord, write_record
 from lab.services_container import ContainerChoice, choose_built_in, choose_tar, go_back, read_choice
 from lab.wait import Deadline
@@ -124,7 +125,8 @@ def test_a_new_image_is_loaded_before_the_old_one_ends(
     remote.answers["docker image inspect"] = (1, "no such image")
     services_container.start(lab, deadline=Deadline(1))
     assert [argv[:2] for argv in remote.said] == [
-        ["docker", "image"], ["docker", "load"], ["systemctl", "reset-failed"], ["systemctl", "restart"]
+        ["docker", "image"], ["docker", "load"], ["systemctl", "stop"], ["systemctl", "reset-failed"],
+        ["systemctl", "start"],
     ]  # fmt: skip
     assert remote.said[1][-1] == f"/mnt/host/config/containers/{own.file}"
     assert waited == [False]  # not what the old one had said
@@ -143,11 +145,53 @@ def test_an_image_that_cannot_be_loaded_leaves_the_old_one_alone(
     assert (lab.home.status / "provisioner.json").exists()
 
 
+def test_an_image_that_does_not_answer_is_replaced_by_the_one_before(
+    lab: Lab, remote: Remote, make_tar: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = choose_tar(lab, make_tar("one"))
+    before = read_choice(lab)
+    two = choose_tar(lab, make_tar("two"))
+    ran: list[str] = []
+
+    def wait(*_: object, **__: object) -> None:
+        ran.append((lab.home.config / "container.env").read_text().splitlines()[1])
+        if two.file in ran[-1]:
+            raise ProvisionerError("the services failed", details="I give up")
+
+    monkeypatch.setattr("lab.provisioner.wait_until", wait)
+    with pytest.raises(ProvisionerError, match=r"the services failed; they run again in .*one\.tar") as caught:
+        services_container.start_other(lab, before, seconds=1)
+    assert caught.value.details == "I give up"
+    assert ran == [f"CONTAINER_TAR={two.file}", f"CONTAINER_TAR={one.file}"]
+    assert (read_choice(lab), files(lab)) == (before, {one.file})
+
+
+def test_an_image_that_cannot_be_loaded_is_not_chosen(
+    lab: Lab, remote: Remote, make_tar: Callable[[str], Path]
+) -> None:
+    before = read_choice(lab)
+    choose_tar(lab, make_tar("one"))
+    remote.answers |= {"docker image inspect": (1, ""), "docker load": (1, "no space left on device")}
+    with pytest.raises(CommandError):
+        services_container.start_other(lab, before, seconds=1)
+    assert not [argv for argv in remote.said if argv[0] == "systemctl"]
+    assert (read_choice(lab), files(lab)) == (before, set())
+
+
+def test_a_choice_whose_past_is_gone_goes_back_to_the_built_in(lab: Lab, make_tar: Callable[[str], Path]) -> None:
+    choose_tar(lab, make_tar("one"))
+    two = choose_tar(lab, make_tar("two"))
+    before = read_choice(lab)
+    choose_tar(lab, make_tar("three"))  # now the tar of one is gone
+    services_container._write_choice(lab, before)
+    assert read_choice(lab) == ContainerChoice(current=two)
+
+
 def inspected(**state: Any) -> str:
     labels = {"org.opencontainers.image.version": "0.1.0", "org.opencontainers.image.revision": "r" * 64}
     return json.dumps([{
         "Image": f"sha256:{'a' * 64}", "Config": {"Labels": labels},
-        "State": {"Status": "running", "Running": True, "StartedAt": "2026-01-01T00:00:00Z", **state},
+        "State": {"Status": "running", "Running": True, "StartedAt": "2026-01-01T00:00:00.123456789Z", **state},
     }])  # fmt: skip
 
 
@@ -166,6 +210,7 @@ def test_the_view_tells_all(lab: Lab, remote: Remote) -> None:
     assert (view.state, view.health, view.image, view.version, view.digest, view.own) == (
         "running", "healthy", "a" * 64, "0.1.0", "d" * 64, False
     )  # fmt: skip
+    assert view.since == "2026-01-01T00:00:00Z"
     nginx, dnsmasq = view.services
     assert (nginx.running, nginx.restarts, nginx.last) == (True, 2, "ended with status 1")
     assert not dnsmasq.running
@@ -193,9 +238,44 @@ def test_an_image_without_our_supervisor_has_no_services_to_show(lab: Lab, remot
     assert services_container.view(lab).services == ()
 
 
-def test_no_container_is_off(lab: Lab, remote: Remote) -> None:
+def test_no_container_is_off_and_tells_why(lab: Lab, remote: Remote, announce: Callable[..., None]) -> None:
     remote.answers["docker container inspect"] = (1, "[]")
     assert services_container.view(lab).state == "off"
+    announce("ready")
+    assert services_container.view(lab).message == ""  # it was stopped on purpose
+    announce("failed", message="the container ended: exit-code exited 3")
+    assert services_container.view(lab).message == "the container ended: exit-code exited 3"
+
+
+class Input:
+    def __init__(self, *, terminal: bool) -> None:
+        self.isatty = lambda: terminal
+
+
+@pytest.mark.parametrize(
+    ("command", "terminal", "words"),
+    [
+        (None, True, "docker exec --interactive --tty pxeboot_stack /bin/sh"),
+        (None, False, "docker exec --interactive pxeboot_stack /bin/sh"),
+        ("echo $x", True, "docker exec --interactive pxeboot_stack /bin/sh -c 'echo $x'"),
+    ],
+)
+def test_the_shell_has_a_terminal_where_we_have_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, command: str | None, words: str, *, terminal: bool
+) -> None:
+    ran: list[list[str]] = []
+
+    def attach(argv: list[str]) -> int:
+        ran.append(argv)
+        return 0
+
+    monkeypatch.setattr("sys.stdin", Input(terminal=terminal))
+    monkeypatch.setattr(services_container, "attach", attach)
+    monkeypatch.setattr("lab.ssh.attach", attach)
+    services_container.enter(lab, command)
+    (argv,) = ran
+    assert argv[-1] == words
+    assert ("-t" in argv) is ("--tty" in words)
 
 
 def test_a_provisioner_that_does_not_answer_is_not_taken_for_an_answer(lab: Lab, remote: Remote) -> None:

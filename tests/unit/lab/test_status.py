@@ -99,7 +99,10 @@ def test_what_the_services_refuse_is_shown_while_they_run(
 
 
 def test_a_machine_that_hangs_is_explained_and_orders_are_shown(
-    lab: Lab, make_definition: Make, mark_running: Callable[[str], None]
+    lab: Lab,
+    make_definition: Make,
+    mark_running: Callable[[str], None],
+    write_status: Callable[[MachineStatus], None],
 ) -> None:
     definition = make_definition()
     seen = Event(time=1000.0, kind=EventKind.ACK, text="got 192.168.100.2")
@@ -107,6 +110,10 @@ def test_a_machine_that_hangs_is_explained_and_orders_are_shown(
     (lab.home.status / "web1.events.json").write_text(document.dumps(timeline))
     (view,) = status.view_targets(lab)
     assert (view.last_event, view.last_time, view.diagnosis) == ("got 192.168.100.2", 1000.0, "")  # it is off
+    write_status(MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.BOOTING, updated=1500.0))
+    (view,) = status.view_targets(lab)
+    assert view.last_time == 1500.0  # a report that is no event: a percent more
+    (lab.home.status / "web1.json").unlink()
     mark_running("web1")
     orders.give(lab, definition, OrderKind.RESCUE)
     (view,) = status.view_targets(lab)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
 from contracts import document
 from contracts.arch import Arch
-from contracts.lan import Lan
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import ExtraDisk, FirmwareKind, Installer, Label, Nic, NicModel, SshHostKey, VmDefinition
 from lab import addresses
 from lab.lab import Lab
@@ -36,6 +37,15 @@ def test_plan_chooses_addresses_and_a_fresh_uuid(lab: Lab, host_key: SshHostKey)
     assert (first.ip, first.mac) == ("192.168.100.2", second.mac)
     assert first.uuid != second.uuid
     assert not DefinitionStore(lab).exists("web1")
+
+
+def test_beside_another_dhcp_server_the_address_must_be_said(lab: Lab, host_key: SshHostKey) -> None:
+    proxy = Lan(dhcp=DhcpMode.PROXY, address="192.168.100.7")
+    (lab.home.config / "lab.json").write_text(document.dumps(proxy))
+    with pytest.raises(UsageError, match="address of web1 must be said") as caught:
+        plan(lab, host_key)
+    assert caught.value.resolution.startswith("--ip=ADDRESS")
+    assert plan(lab, host_key, ip="192.168.100.200").ip == "192.168.100.200"
 
 
 def test_plan_avoids_the_addresses_of_others(lab: Lab, host_key: SshHostKey, make_definition: Make) -> None:
@@ -135,6 +145,15 @@ def test_broken_definition_tells_file_and_all_faults_but_no_secret(lab: Lab) -> 
     assert "missing key 'uuid'" in details
     assert "SECRET" not in details
     assert "vm.clean web1" in caught.value.resolution
+
+
+def test_a_definition_that_is_no_file_is_broken(lab: Lab) -> None:
+    os.mkfifo(lab.home.vms / "web1.json")  # to open it would wait for a writer, for ever
+    (lab.home.vms / "web2.json").mkdir()
+    for name in ("web1", "web2"):
+        with pytest.raises(BrokenDefinitionError, match=rf"definition of {name} is broken") as caught:
+            DefinitionStore(lab).load(name)
+        assert "it is no regular file" in caught.value.details
 
 
 def test_definition_under_another_name_is_broken(lab: Lab, make_definition: Make) -> None:

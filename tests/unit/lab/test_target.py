@@ -7,6 +7,7 @@ import pytest
 
 from contracts.machine import DiskBus, ExtraDisk, FirmwareKind, Nic, NicModel, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus
+from contracts.tokens import RECORDS, record_name
 from lab import ssh, target
 from lab.firmware import FirmwareFiles
 from lab.keys import KeyPair
@@ -202,7 +203,11 @@ def test_clean_removes_all_that_is_known(lab: Lab, make_definition: Make, write_
         for path in (lab.home.disks / f"{name}.qcow2", lab.home.disks / f"{name}.vars.fd",
                      lab.home.logs / f"{name}.serial.log", lab.home.logs / f"{name}.serial.log.1"):  # fmt: skip
             path.write_text("")
+    (lab.home.status / RECORDS).mkdir()
+    for each in (definition, other):
+        (lab.home.status / RECORDS / record_name(each.uuid)).write_text("")
     target.clean(lab, "web1")
+    assert [path.name for path in (lab.home.status / RECORDS).iterdir()] == [record_name(other.uuid)]
     left = {path.name for path in lab.home.root.rglob("*") if path.is_file() and path.name.startswith("web1")}
     assert left == {
         "web10.json", "web10.qcow2", "web10.vars.fd", "web10.serial.log", "web10.serial.log.1", "web1.lock",

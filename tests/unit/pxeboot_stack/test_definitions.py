@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 import uuid
 from pathlib import Path
 
@@ -258,6 +260,19 @@ def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
     assert "longer than" in store(tmp_path).current().faults["web1"].reason
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "web1.json"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)  # to open it would wait for a writer, for ever
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/zero")
+    assert store(tmp_path).current().faults["web1"].reason == "it is no regular file"
+
+
 def test_half_written_files_and_strangers_are_no_definitions(tmp_path: Path) -> None:
     (tmp_path / ".web1.json").write_text("{")
     (tmp_path / "notes.txt").write_text("{")
@@ -281,10 +296,10 @@ def test_a_directory_that_cannot_be_read_keeps_what_is_known(tmp_path: Path) -> 
 
 def test_a_file_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "web1.json").symlink_to(tmp_path / "elsewhere")  # dangling: not there
-    (tmp_path / "web2.json").mkdir()  # a directory: cannot be read
+    os.mknod(tmp_path / "web2.json", 0o600 | stat.S_IFSOCK)  # cannot be opened
     known = store(tmp_path)
-    assert known.current().faults["web2"].reason == "cannot be read: Is a directory"
-    (tmp_path / "web2.json").rmdir()
+    assert known.current().faults["web2"].reason == "cannot be read: No such device or address"
+    (tmp_path / "web2.json").unlink()
     write_definition(tmp_path, make_machine())
     machines = known.current()
     assert set(machines.by_name) == {"web1"}

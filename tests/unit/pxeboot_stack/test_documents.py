@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,11 @@ def test_the_configuration_has_all_that_the_installer_needs(lab: Settings) -> No
     assert (config.rootfs.url, config.rootfs.size) == (
         "http://192.168.100.1/images/debian-12/x86_64/rootfs.tar.zst", len(ROOTFS),
     )  # fmt: skip
+    assert config.kernel is not None
+    assert (config.kernel.url, config.kernel.size) == (
+        "http://192.168.100.1/images/debian-12/x86_64/vmlinuz", len(b"kernel"),
+    )  # fmt: skip
+    assert config.kernel.sha256 == hashlib.sha256(b"kernel").hexdigest()
     assert (config.initrd_tree, config.modules_tree) == ("1" * 64, "2" * 64)
     assert (config.seed_url, config.report_url) == (f"{BASE}cloud-init/", f"{BASE}report")
     assert config.kernel_args == ("console=ttyS0,115200", "quiet")
@@ -76,6 +82,37 @@ def test_a_disk_that_linux_may_call_otherwise_is_named_by_its_serial_number(
     machine = make_machine(disk_bus=first, more_disks=(ExtraDisk(size_gib=1, bus=further),))
     config = document.loads(InstallerConfig, documents.render(machine, "config", lab, token=TOKEN).body)
     assert (config.disk, config.disk_serial) == (first.device, serial)
+
+
+def test_a_boot_script_of_ones_own_may_start_any_kernel(lab: Settings) -> None:
+    (lab.templates / "ipxe.j2").write_text("#!ipxe\nshell\n")
+    config = document.loads(InstallerConfig, documents.render(MACHINE, "config", lab, token=TOKEN).body)
+    assert config.kernel is None
+
+
+@pytest.mark.parametrize("name", ["vmlinuz", "rootfs.tar.zst"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path: path.unlink(), "is not built yet"),
+        (lambda path: path.write_text("{"), "not JSON"),
+        (lambda path: path.write_text('{"schema": 1}'), "its schema is not 2"),
+        (lambda path: path.write_text('{"schema": 2, "size": 7}'), "sha256"),
+        (lambda path: path.with_suffix("").write_bytes(b"of another length"), "has 17"),
+        (lambda path: path.with_suffix("").unlink(), "is not built yet"),
+    ],
+)
+def test_a_file_whose_digest_is_not_known_is_not_booted(
+    lab: Settings, name: str, change: Callable[[Path], object], reason: str
+) -> None:
+    documents.check(MACHINE, lab)
+    change(lab.images / "debian-12/x86_64" / f"{name}.json")
+    for call in (
+        lambda: documents.check(MACHINE, lab),
+        lambda: documents.render(MACHINE, "config", lab, token=TOKEN),
+    ):
+        error = refusal(call)
+        assert (error.status, name in error.sentence, reason in error.sentence) == (503, True, True)
 
 
 def test_no_kernel_argument_of_the_installed_system_has_the_token(lab: Settings) -> None:

@@ -38,7 +38,8 @@ DUID = "00:01:00:01:2a:aa:bb:cc:52:54:00:aa:bb:01"
             EventKind.NAK, f"was refused {IP}: wrong network", MAC, "",
         ),
         (f"dnsmasq-dhcp[7]: DHCPINFORM(lan0) {IP} {MAC} ", EventKind.DHCP_OTHER, f"DHCPINFORM {IP}", MAC, ""),
-        (f"dnsmasq-dhcp[7]: PXE(lan0) {MAC} proxy", EventKind.DHCP_OTHER, "PXE: proxy", MAC, ""),
+        (f"dnsmasq-dhcp[7]: RTR-SOLICIT(lan0) {MAC}", EventKind.DHCP_OTHER, "asked for an IPv6 router", MAC, ""),
+        (f"dnsmasq-dhcp[7]: PXE(lan0) {MAC} proxy", EventKind.PROXY, "was told what to boot: proxy", MAC, ""),
         (
             f"dnsmasq-dhcp[7]: DHCPREPLY(lan0) fd00::11 {DUID} web1",
             EventKind.DHCP_OTHER, "got fd00::11 by DHCPv6", "", "fd00::11",

@@ -24,7 +24,7 @@ pvmlab_http_request_seconds_count 3
 # HELP pvmlab_denied_total Requests for what is another machine's.
 # TYPE pvmlab_denied_total counter
 pvmlab_denied_total 1
-# HELP pvmlab_machines Machines by install state, as far as their states were read.
+# HELP pvmlab_machines Machines by install state.
 # TYPE pvmlab_machines gauge
 pvmlab_machines{state="installed"} 3
 # HELP pvmlab_definitions Definitions in use.

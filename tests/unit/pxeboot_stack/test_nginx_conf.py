@@ -48,11 +48,14 @@ def shape(text: str) -> list[str]:
     return [re.sub(r'"[^"]*"', '""', line) for line in lines]
 
 
-@settings(max_examples=3000, deadline=None)
+PLAIN = shape(render())
+
+
+@settings(max_examples=1000, deadline=None)  # test_injection has thousands more
 @given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30))
 def test_no_path_adds_a_directive(root: str, run: str) -> None:
     try:
         text = render(Path("/") / root.replace("/", "_"), Path("/") / run.replace("/", "_"))
     except ValueError:
         return
-    assert shape(text) == shape(render())
+    assert shape(text) == PLAIN

@@ -50,6 +50,13 @@ def test_the_container_is_run_as_the_container_module_says() -> None:
     assert f"image=${{CONTAINER_IMAGE:-{container.TAG}}}\n" in text
 
 
+def test_the_old_container_is_gone_before_the_new_one_is_asked() -> None:
+    """``announce-ready`` would take its answers for the new one's: systemd runs it once ``ExecStart=`` has begun."""
+    lines = (UNITS / "pxeboot_stack.service").read_text().splitlines()
+    assert "ExecStartPre=/usr/local/lib/pvmlab/remove-container" in lines
+    assert "docker rm --force" in (SCRIPTS / "remove-container").read_text()
+
+
 def test_every_script_that_a_unit_runs_is_there_and_executable() -> None:
     used = {
         name

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pxeboot_stack.publish import flush_file, publish_text
+from pxeboot_stack.publish import flush_directory, flush_file, publish_text
 
 
 def test_the_text_is_there_and_nothing_else(tmp_path: Path) -> None:
@@ -33,6 +33,8 @@ def test_a_flush_can_be_left_for_later(tmp_path: Path, monkeypatch: pytest.Monke
     publish_text(tmp_path / "file", "text", flush=False)
     assert ((tmp_path / "file").read_text(), flushed) == ("text", [])
     flush_file(tmp_path / "file")
-    assert len(flushed) == 2  # the file and the directory
+    assert len(flushed) == 1
     flush_file(tmp_path / "gone")
+    assert len(flushed) == 1
+    flush_directory(tmp_path)
     assert len(flushed) == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from contracts.timeline import Source
 from pxeboot_stack.boot_handler import status
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.status import Boot
+from pxeboot_stack.boot_handler.write_behind import WriteBehind
 from tests.fakes.lab_files import make_machine
 
 MACHINE = make_machine()
@@ -183,9 +185,16 @@ def test_a_refused_boot_is_told_once() -> None:
 def test_the_timeline_is_bounded_and_the_oldest_go_first() -> None:
     now = NEW
     for number in range(MAX_TRANSITIONS + 50):
-        now = status.install_script_fetched(now, now=float(number))
+        now = status.install_script_fetched(now, now=60.0 * number)
     assert len(now.events) == MAX_TRANSITIONS
-    assert now.events[0].time == 50.0
+    assert now.events[0].time == 3000.0
+
+
+def test_a_machine_that_asks_again_at_once_is_one_event_with_a_number() -> None:
+    now = NEW
+    for moment in (1.0, 2.0, 20.0, 60.0):
+        now = status.install_script_fetched(now, now=moment)
+    assert [(event.time, event.count, event.last) for event in now.events] == [(1.0, 3, 20.0), (60.0, 1, 0.0)]
 
 
 @given(st.text(max_size=2000))
@@ -220,17 +229,26 @@ def test_a_status_is_read_once_and_again_when_somebody_changed_it(
     assert store.known() == {}
 
 
-def test_what_is_written_without_waiting_is_flushed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed: list[Path] = []
-    monkeypatch.setattr(status, "flush_file", flushed.append)
-    store = status.StatusStore(tmp_path)
-    store.write(MACHINE, in_state(InstallState.INSTALLED))
-    store.write(MACHINE, in_state(InstallState.BOOTING), flush=False)
-    assert status.StatusStore(tmp_path).read(MACHINE).state is InstallState.BOOTING  # everybody sees it at once
-    assert flushed == []
-    store.flush()
-    store.flush()
-    assert flushed == [tmp_path / "web1.json"]
+def test_a_status_that_waits_to_be_put_in_place_is_what_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_place = threading.Event()
+    plain = WriteBehind._settle
+    monkeypatch.setattr(WriteBehind, "_settle", lambda files: may_place.wait() and plain(files))
+    files = WriteBehind(tmp_path)
+    store = status.StatusStore(tmp_path, files)
+    store.write(MACHINE, in_state(InstallState.FAILED))
+    files.start()
+    for state in (InstallState.BOOTING, InstallState.INSTALLED):
+        store.write(MACHINE, in_state(state), flush=False)
+        assert store.read(MACHINE).state is state
+    assert status.StatusStore(tmp_path / "nowhere").read(MACHINE) == NEW
+    may_place.set()
+    files.stop()
+    monkeypatch.setattr(document, "loads", lambda *_: pytest.fail("read again"))
+    assert store.read(MACHINE).state is InstallState.INSTALLED
+    (tmp_path / "web1.json").unlink()
+    assert store.read(MACHINE) == NEW
 
 
 def test_the_status_of_an_older_machine_of_that_name_is_stale(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts import document
-from contracts.timeline import MAX_EVENTS, EventKind, Strangers, Timeline
+from contracts.timeline import COLLAPSE_WITHIN, MAX_EVENTS, EventKind, Strangers, Timeline
 from pxeboot_stack.boot_handler import timeline
 from pxeboot_stack.boot_handler.timeline import MAX_STRANGER_EVENTS, MAX_STRANGERS, Timelines
 from tests.fakes.lab_files import make_machine
@@ -40,7 +40,7 @@ def test_what_comes_again_is_one_event_with_a_number(tmp_path: Path) -> None:
     first, second = lines.events(MACHINE)
     assert (first.time, first.last, first.count, first.latest) == (10.0, 14.0, 5, 14.0)
     assert (second.time, second.count) == (10.5, 5)
-    lines.add(MACHINE, EventKind.DISCOVER, "asked for an address", now=14.0 + timeline.COLLAPSE_WITHIN + 1)
+    lines.add(MACHINE, EventKind.DISCOVER, "asked for an address", now=14.0 + COLLAPSE_WITHIN + 1)
     assert [event.count for event in lines.events(MACHINE)] == [5, 5, 1]  # another boot
 
 

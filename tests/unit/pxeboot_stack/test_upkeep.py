@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from contracts import document
 from contracts.report import InstallState, MachineStatus
 from contracts.timeline import EventKind, ServiceFaults
+from contracts.tokens import RECORDS, record_name
 from pxeboot_stack import watcher
 from pxeboot_stack.boot_handler import upkeep
 from pxeboot_stack.boot_handler.handler import BootHandler
@@ -47,21 +49,21 @@ def faults(lab: Settings) -> ServiceFaults:
 
 
 def test_what_cannot_be_used_is_told_to_the_host(work: Upkeep, lab: Settings) -> None:
-    work.work()
+    asyncio.run(work.work())
     assert faults(lab) == ServiceFaults()
     (lab.vms / "web1.json").write_text("{")
     (lab.vms / "web2.json").write_text("[]")
     work._handler.definitions._looked = 0.0  # a sweep is due
-    work.work()
+    asyncio.run(work.work())
     first, second = faults(lab).definitions
     assert (first.name, first.kept, "not JSON" in first.reason) == ("web1", True, True)
     assert (second.name, second.kept) == ("web2", False)
     write_definition(lab.vms, MACHINE)
     (lab.vms / "web2.json").unlink()
-    work.work()
+    asyncio.run(work.work())
     assert faults(lab) == ServiceFaults()
     lab.vms.rename(lab.vms.with_name("away"))
-    work.work()
+    asyncio.run(work.work())
     assert "cannot read" in faults(lab).unreadable
 
 
@@ -72,9 +74,10 @@ def test_states_are_read_before_machines_ask(work: Upkeep, handler: BootHandler,
     write_definition(
         lab.vms, make_machine(name="web2", mac="52:54:00:aa:bb:02", ip="192.168.100.12", uuid=MACHINE.uuid[:-1] + "0")
     )
-    work.work()
+    asyncio.run(work.work())
     assert handler.statuses.known() == {"web1": status}
-    assert 'pvmlab_machines{state="installed"} 1' in work.render_metrics(Metrics())
+    told = work.render_metrics(Metrics())
+    assert 'pvmlab_machines{state="installed"} 1\npvmlab_machines{state="new"} 1\n' in told
 
 
 def test_machines_that_are_gone_are_forgotten_and_adopted_ones_remembered(
@@ -86,26 +89,44 @@ def test_machines_that_are_gone_are_forgotten_and_adopted_ones_remembered(
     other = make_machine(name="web2", mac="52:54:00:aa:bb:02", ip="192.168.100.12", uuid=MACHINE.uuid[:-1] + "0")
     write_definition(lab.vms, other)
     (lab.vms / "web1.json").unlink()
-    work.work()
+    asyncio.run(work.work())
     assert handler.timelines.names() == ["web2"]
     assert handler.statuses.known() == {}
     assert handler.timelines.strangers() == []
     assert [event.text for event in handler.timelines.events(other)] == ["was shown the menu"]
 
 
+def test_tokens_of_machines_that_are_gone_are_removed_but_not_of_those_with_a_broken_definition(
+    work: Upkeep, handler: BootHandler, lab: Settings
+) -> None:
+    handler.boot_script(MACHINE.mac, client=MACHINE.ip)
+
+    def kept_after_two_looks() -> bool:
+        for _ in range(2):
+            work._pruned -= upkeep.PRUNE_INTERVAL
+            asyncio.run(work.work())
+        return (lab.status / RECORDS / record_name(MACHINE.uuid)).exists()
+
+    (lab.vms / "web1.json").unlink()
+    (lab.vms / "web2.json").write_text("{")  # it may have been renamed by hand
+    assert kept_after_two_looks()
+    (lab.vms / "web2.json").unlink()
+    assert not kept_after_two_looks()
+
+
 def test_timelines_are_written_when_it_is_time(
     work: Upkeep, handler: BootHandler, lab: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler.timelines.add(MACHINE, EventKind.NOTE, "x", now=1.0)
-    work.work()
+    asyncio.run(work.work())
     assert not (lab.status / "web1.events.json").exists()
     work._flushed -= upkeep.FLUSH_INTERVAL
-    work.work()
+    asyncio.run(work.work())
     assert (lab.status / "web1.events.json").exists()
 
 
 def test_all_is_well(work: Upkeep) -> None:
-    work.work()
+    asyncio.run(work.work())
     assert work.problems() == []
     assert work.is_alive()
 
@@ -139,11 +160,11 @@ def test_an_upkeep_that_does_not_work_any_more_is_not_alive(
 ) -> None:
     monkeypatch.setattr(handler.timelines, "flush", lambda: 1 / 0)
     work._flushed -= upkeep.FLUSH_INTERVAL
-    work.work()
+    asyncio.run(work.work())
     assert "the upkeep failed" in caplog.text
     assert work.is_alive()  # it is tried again
     work._worked -= upkeep.STALLED
     assert not work.is_alive()
     monkeypatch.undo()
-    work.work()
+    asyncio.run(work.work())
     assert work.is_alive()

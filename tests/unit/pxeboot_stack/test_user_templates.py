@@ -141,7 +141,7 @@ def test_ignition_is_served_below_the_token(lab: Settings) -> None:
 @pytest.mark.parametrize(
     ("what", "text", "reason"),
     [
-        (What.USER_DATA, "{{ machine.nmae }}", "UndefinedError: .*nmae"),
+        (What.USER_DATA, "{{ machine.nmae }}", r"UndefinedError \(line 1\): .*nmae"),
         (What.USER_DATA, "a\n{% if %}", r"TemplateSyntaxError \(line 2\)"),
         (What.USER_DATA, "{{ machine.__class__.__mro__ }}", "SecurityError|UndefinedError"),
         (What.USER_DATA, "{{ standard.__globals__ }}", "SecurityError"),
