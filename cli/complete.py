@@ -33,11 +33,12 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "mode": ("vm", "host"),
     "kind": ("switch", "bridge", "vmnet"),
     "dhcp": ("server", "proxy"),
+    "ipv6-subnet": ("none", "auto"),
     "boot": ("disk", "pxe"),
     "shell": ("bash", "zsh", "fish"),
     "family": ("debian", "ubuntu", "fedora", "alpine", "suse"),
     "what": ("ipxe", "config", "user-data", "meta-data", "network-config", "vendor-data", "autoinstall", "preseed",
-             "kickstart"),
+             "kickstart", "ignition"),
 }  # fmt: skip
 _FILES = {
     "answer-file", "docker-tar", "dockerfile", "user-data", "disk", "file", "keep", "socket", "source", "destination",

@@ -133,7 +133,7 @@ def create_provisioner(mode: str = "", *, network: LanRequest = UNCHANGED, inter
     :raises UsageError: for another *mode*. :raises PvmlabError: if the network or its artifacts cannot be made.
     """
     lab, wanted = Lab.from_environment(), find_wanted_mode(mode)
-    lan, record = plan_lan(lab, network), find_record(lab.home)  # before anything is built
+    lan, record = plan_lan(lab, network, mode=wanted), find_record(lab.home)  # before anything is built
     planned = provisioner.plan_record(lab, wanted, interface, dhcp=network.dhcp)
     changed = lan != lab.lan or (record is not None and planned.interface != record.interface)
     DoitArtifacts(planned.mode).ensure_provisioner()

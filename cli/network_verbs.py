@@ -92,7 +92,7 @@ def create_network(wishes: Wishes, *, output: str) -> None:
     require_format(output)
     lab = Lab.from_environment()
     settings, lan = _wanted_settings(read_settings(lab.home), wishes), make_lan(lab, wishes.lan)
-    require_usable_lan(lan, settings)
+    require_usable_lan(lan, settings, has_way_out=lab.provisioner_mode is ProvisionerMode.VM)
     _require_quiet(lab)
     require_fitting(lan, DefinitionStore(lab).load_good(), settings)
     _require_no_host_mode(lab, settings)

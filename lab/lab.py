@@ -158,15 +158,16 @@ class Lab:
             busy="another command is creating or deleting machines of this lab",
         )
 
-    def starting(self, name: str, *, timeout: float = _START_TIMEOUT) -> contextlib.AbstractContextManager[None]:
+    def starting(self, name: str, *, timeout: float | None = None) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of whoever prepares the machine *name* and starts it, or works on its disks.
 
+        :param timeout: seconds to wait for whoever holds it; None for the time of a start.
         :raises ConflictError: if another command holds it for long.
         """
         ensure_private(self.home.run)
         return hold_lock(
             self.machine(name).work_lock,
-            timeout=timeout,
+            timeout=_START_TIMEOUT if timeout is None else timeout,
             busy=f"another command is at work on {name}",
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from contracts.lan import DhcpMode, Lan
 from lab.lab import Lab
 from lab.network_settings import read_settings, require_fitting, require_usable_lan
+from lab.provisioner_record import ProvisionerMode
 from lab.store import DefinitionStore
 from pipeline.errors import ConflictError, UsageError
 
@@ -39,16 +40,18 @@ class LanRequest:
 UNCHANGED = LanRequest()
 
 
-def plan_lan(lab: Lab, request: LanRequest) -> Lan:
+def plan_lan(lab: Lab, request: LanRequest, *, mode: ProvisionerMode | None = None) -> Lan:
     """Return the network of *lab* as it will be; nothing is written.
 
+    :param mode: where the services will run; None for where they do.
     :raises UsageError: if the values make no sense. :raises ConflictError: if the provisioner runs, or a machine would
         lose its address, or the settings that are there are broken.
     """
     lan = make_lan(lab, request)
     if lan != lab.lan:
         settings = read_settings(lab.home)
-        require_usable_lan(lan, settings)
+        in_machine = (mode or lab.provisioner_mode) is ProvisionerMode.VM
+        require_usable_lan(lan, settings, has_way_out=in_machine)
         _require_off(lab)
         require_fitting(lan, DefinitionStore(lab).load_good(), settings)
     return lan

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contracts import document
 from contracts.document import DocumentError
-from contracts.lan import Lan
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import VmDefinition
 from lab.network import NetworkKind
 from pipeline import commit
@@ -95,18 +95,20 @@ def write_settings(home: Home, settings: NetworkSettings, lan: Lan) -> None:
         commit.publish_text(settings_path(home), document.dumps(settings))
 
 
-def require_usable_lan(lan: Lan, settings: NetworkSettings) -> None:
+def require_usable_lan(lan: Lan, settings: NetworkSettings, *, has_way_out: bool = True) -> None:
     """Check what a :class:`Lan` cannot know: that its addresses can be used beside the others here.
 
-    :raises UsageError: if not.
+    A network with another DHCP server was there before the lab: whose its addresses are is that one's affair.
+
+    :param has_way_out: the provisioner has one of its own, as in a machine. :raises UsageError: if not.
     """
     network = lan.network
-    if network.overlaps(USER_NETWORK):
+    if has_way_out and network.overlaps(USER_NETWORK):
         raise UsageError(
             f"the subnet {network} is the way out of the provisioner: QEMU has {USER_NETWORK} for it",
             resolution="choose another one, such as 192.168.100.0/24",
         )
-    if not any(network.subnet_of(private) for private in _PRIVATE):
+    if lan.dhcp is DhcpMode.SERVER and not any(network.subnet_of(private) for private in _PRIVATE):
         raise UsageError(
             f"the subnet {network} is not for private use",
             details="machines would take addresses of others for their own",

@@ -117,7 +117,7 @@ def create(
     """
     record = find_record(lab)
     wanted = plan_record(lab, mode, interface, dhcp=network.dhcp).mode
-    plan_lan(lab, network)
+    plan_lan(lab, network, mode=mode)
     if wanted is ProvisionerMode.VM:
         require_digest(_base(lab))
     elif record is None or record.mode is not wanted:
@@ -125,7 +125,7 @@ def create(
     lab.ensure_folders()
     with lab.changing_definitions():
         planned = plan_record(lab, mode, interface, dhcp=network.dhcp)
-        _write_config(lab, plan_lan(lab, network))
+        _write_config(lab, plan_lan(lab, network, mode=mode))
         if (record := find_record(lab)) == planned:
             return False
         if record is None or record.mode is not planned.mode:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from contracts import nocloud
+from contracts import document, nocloud
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import ExtraDisk, Installer, MachineSource, PortForward, VmDefinition
 from contracts.report import InstallState
 from lab import clones, identity, layers, ssh, target
 from lab.clones import CloneRequest
 from lab.snapshots import take
 from lab.store import DefinitionStore
-from pipeline.errors import ConflictError, NotFoundError
+from pipeline.errors import ConflictError, NotFoundError, UsageError
 from tests.fakes.idle_machines import IdleLab
 from tests.fakes.installed_disks import read_files, system_files, write_installed_disk
 
@@ -125,6 +126,11 @@ def test_what_cannot_be_cloned_is_refused(place: IdleLab) -> None:
         make_clone(place, "web1", "web2")
     with pytest.raises(NotFoundError, match="web1 has no snapshot 'x'"):
         make_clone(place, "web1", "web2", snapshot="x")
+    settings = place.lab.home.config / "lab.json"
+    settings.write_text(document.dumps(Lan(dhcp=DhcpMode.PROXY, address="192.168.100.7")))
+    with pytest.raises(UsageError, match="the address of web2 must be said"):
+        make_clone(place, "web1", "web2")
+    settings.unlink()
     target.status_path(place.lab, "web1").unlink()
     with pytest.raises(ConflictError, match=r"web1 has no system to clone: it is not installed \(new\)"):
         make_clone(place, "web1", "web2")

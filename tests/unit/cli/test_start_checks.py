@@ -18,7 +18,7 @@ import pykickstart.parser  # noqa: F401 (here, as its imports try out a socket, 
 import pytest
 import zstandard
 
-from cli import boot_verbs, machine_verbs, render_checks, start_checks
+from cli import boot_verbs, lab_verbs, machine_life_verbs, machine_verbs, render_checks, start_checks
 from cli.machine_options import HardwareWords
 from cli.start_checks import require_documents
 from contracts import document
@@ -339,6 +339,43 @@ def test_nothing_is_built_or_started(
     with pytest.raises(ConflictError, match="cannot be installed"):
         machine_verbs.start("web1", wait=False, timeout=None)
     assert builder.asked == 0
+
+
+def test_a_running_machine_is_not_stopped_for_a_start_that_cannot_be(
+    lab: Lab, bad_template: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise AssertionError("it is stopped")
+
+    monkeypatch.setattr("lab.machine.Machine.stop", stop)
+    write_definition(lab.home.vms, MACHINE)
+    with pytest.raises(ConflictError, match="cannot be installed"):
+        machine_life_verbs.restart("web1", force=False, wait=False, stop_timeout=1, timeout=None)
+
+
+def test_a_lab_file_makes_nothing(
+    lab: Lab, bad_template: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    builder = Builder()
+    monkeypatch.setattr(lab_verbs, "DoitArtifacts", lambda *_: builder)
+    file = tmp_path / "lab.yaml"
+    file.write_text("version: 1\nnetwork: {subnet: 10.9.0.0/24}\nmachines: {web1: }\n")
+    (lab.home.templates / "network-config.j2").write_text(
+        "{% if lan.subnet != '10.9.0.0/24' %}{{ nonsense }}{% endif %}\nversion: 2\n"  # right in the file's network
+    )
+    before = bad_template()
+
+    def up() -> ConflictError:
+        with pytest.raises(ConflictError) as caught:
+            lab_verbs.up([str(file)], recreate=False, prune=False, yes=False, jobs=0, timeout=None)
+        return caught.value
+
+    assert up().brief == "web1 cannot be installed with user-data.j2"
+    (lab.home.templates / "user-data.j2").unlink()
+    (lab.home.templates / "network-config.j2").unlink()
+    file.write_text('version: 1\nmachines: {web1: {user-data: "#cloud-config\\nhostname: [a]\\n"}}\n')
+    assert "its user-data: hostname: ['a'] is not of type 'string'" in up().details
+    assert (builder.asked, bad_template()) == (0, before)
 
 
 def test_what_can_be_checked_only_when_all_is_built_is_checked_then(

@@ -26,6 +26,8 @@ from lab.host_mode_relay import Relay
 from lab.host_services import HostServices, connect_command
 from lab.lab import Lab
 from lab.machine import MachineState, StopOutcome
+from lab.network import NetworkKind
+from lab.network_settings import NetworkSettings, write_settings
 from lab.processes import ProcessRecord, write_record
 from lab.provisioner_record import ProvisionerMode, ProvisionerRecord
 from lab.ssh_config import ForwardedAccess, render_config, render_known_hosts
@@ -89,6 +91,14 @@ def test_an_interface_is_for_host_mode(lab: Lab, mode: ProvisionerMode | None) -
         provisioner.plan_record(lab, mode, "br0", dhcp=DhcpMode.PROXY)
     assert "--mode=host" in caught.value.resolution
     assert provisioner.plan_record(lab, mode, host_mode_uplink.NO_INTERFACE).interface == ""
+
+
+def test_host_mode_is_not_on_a_bridge(lab: Lab) -> None:
+    write_settings(lab.home, NetworkSettings(kind=NetworkKind.BRIDGE), Lan())
+    with pytest.raises(ConflictError, match="this lab's network is a bridge") as caught:
+        provisioner.plan_record(lab, ProvisionerMode.HOST, "")
+    assert "./pvmlab net.create --kind switch" in caught.value.resolution
+    assert provisioner.plan_record(lab, None, "").mode is ProvisionerMode.VM
 
 
 def test_nobody_gets_a_second_dhcp_server_by_accident(lab: Lab) -> None:

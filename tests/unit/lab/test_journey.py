@@ -443,3 +443,32 @@ def test_a_disk_that_was_never_installed_is_refused_before_anything_is_built(
     with pytest.raises(UsageError, match="web1 was never installed"):
         start(lab, make_definition(), reporter, artifacts, options=StartOptions(boot=BootFrom.DISK))
     assert (road, artifacts.asked) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("source", "running", "boot", "asked"),
+    [
+        (MachineSource.NETWORK, False, None, 2),
+        (MachineSource.NETWORK, False, BootFrom.DISK, 0),  # it reads none
+        (MachineSource.IMAGE, False, None, 2),
+        (MachineSource.IMAGE, False, BootFrom.DISK, 2),  # its seed disc is written all the same
+        (MachineSource.IMAGE, True, None, 0),
+    ],
+)
+def test_documents_are_checked_before_a_start_that_reads_them(  # noqa: PLR0917 (fixtures)
+    lab: Lab, reporter: Any, artifacts: Artifacts, road: list[str], make_definition: Make, mark_running: Mark,
+    write_status: Callable[[MachineStatus], None], source: MachineSource, boot: BootFrom | None, asked: int, *,
+    running: bool,
+) -> None:  # fmt: skip
+    definition, seen = make_definition(source=source), []
+    if boot is BootFrom.DISK:
+        write_status(
+            MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.INSTALLED, installs=1)
+        )  # fmt: skip
+    if running:
+        mark_running("web1")
+    options = StartOptions(boot=boot)
+    journey.start(
+        lab, definition, reporter=reporter, artifacts=artifacts, wait=True, options=options, check=seen.append
+    )
+    assert seen == [definition] * asked

@@ -13,6 +13,7 @@ from contracts.machine import Nic
 from lab.addresses import derive_ipv6_subnet
 from lab.lab import Lab
 from lab.lan_settings import UNCHANGED, LanRequest, plan_lan
+from lab.provisioner_record import ProvisionerMode
 from pipeline.errors import ConflictError, ExitCode, UsageError
 from pipeline.workspace import Cache, Home, Workspace
 from tests.fakes.lab_files import make_machine, write_definition
@@ -112,6 +113,17 @@ def test_machines_keep_their_addresses(settled: Lab, words: dict[str, Any], lost
     (line,) = caught.value.details.splitlines()
     assert line.startswith(f"web1: {lost} is no machine's address in ")
     assert "vm.clean web1" in caught.value.resolution
+
+
+def test_a_real_network_may_have_any_addresses(settled: Lab) -> None:
+    (settled.home.vms / "web1.json").unlink()
+    words = {"dhcp": DhcpMode.PROXY, "subnet": "10.0.0.0/16", "address": "10.0.0.7"}
+    request = LanRequest(**words)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the way out of the provisioner"):  # its machine's
+        plan_lan(settled, request)
+    assert plan_lan(settled, request, mode=ProvisionerMode.HOST).subnet == "10.0.0.0/16"
+    public = LanRequest(dhcp=DhcpMode.PROXY, subnet="8.8.8.0/24", address="8.8.8.7")
+    assert plan_lan(settled, public, mode=ProvisionerMode.HOST).subnet == "8.8.8.0/24"
 
 
 def test_only_some_of_many_machines_are_named(settled: Lab) -> None:

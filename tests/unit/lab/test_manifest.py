@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from contracts.arch import Arch
-from contracts.lan import Lan
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import DiskBus, FirmwareKind, MachineSource, NicModel
 from lab.bringup import Milestone
 from lab.manifest import Manifest, ManifestError, load, read
@@ -191,6 +191,15 @@ def test_what_cannot_be_is_refused_early(text: str, said: str, folder: Path) -> 
     assert all(line.startswith("lab.yaml:") for line in found)
 
 
+def test_beside_another_dhcp_server_each_machine_says_its_address() -> None:
+    proxy = Lan(dhcp=DhcpMode.PROXY, address="192.168.100.7")
+    with pytest.raises(ManifestError) as caught:
+        read(machines("  a: {ip: 192.168.100.200}\n  b: \n"), Path("lab.yaml"), proxy)
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.path) == (4, "machines.b")
+    assert fault.what.startswith("the address of b must be said; --ip=ADDRESS, the one that it gives")
+
+
 def test_all_faults_are_told_at_once(folder: Path) -> None:
     body = "  Web: \n  b: {memory: much, colour: red}\n  c: {after: {zz: ssh}}\n  d: {distro: none}\n  e: {cpus: 0}\n"
     lines = [int(line.split(":")[1]) for line in faults_of(machines(body), folder)]
@@ -233,9 +242,11 @@ def test_every_option_of_vm_create_is_a_key() -> None:
 def test_the_files_in_the_documentation_are_right(page: str, folder: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
     assert blocks
+    with (folder / "image.raw").open("rb") as image:  # of some GiB, nearly all of it a hole
+        beginning = image.read(64 << 20)
     for place in ("img/cloud.qcow2", "images/edge.qcow2"):
         (folder / place).parent.mkdir()
-        (folder / place).write_bytes((folder / "image.raw").read_bytes()[: 64 << 20])
+        (folder / place).write_bytes(beginning)
     (folder / "edge.cfg").write_text("#cloud-config\n{}\n")
     for text in blocks:
         assert read(text, folder / "lab.yaml", Lan()).machines

@@ -230,6 +230,26 @@ def test_a_failure_is_told_with_all_that_it_held_up(
     assert lab.machine("db1").is_running()  # people want to look
 
 
+def test_machines_that_are_off_are_checked_too_and_those_that_run_are_not(
+    lab: Lab, road: list[str], board: Board, make_definition: Any, mark_running: Callable[[str], None]
+) -> None:
+    make_definition("off")
+    make_definition("runs", ip="192.168.100.3", mac="52:54:00:00:00:02")
+    mark_running("runs")
+    artifacts, seen = Artifacts(), []
+
+    def refuse(definition: VmDefinition, request: MachineRequest | None) -> None:
+        seen.append((definition.name, request is not None, len(artifacts.asked)))
+        if artifacts.asked:
+            raise PvmlabError("the schema that was built knows no such key")
+
+    file = wanted(lab, "  off: \n  runs: \n  new: \n")
+    with pytest.raises(PvmlabError, match="knows no such key"):
+        manifest_apply.up(lab, file, options=UpOptions(), board=board, artifacts=artifacts, check=refuse)
+    assert seen == [("off", False, 0), ("new", True, 0), ("off", False, 1)]
+    assert (road, DefinitionStore(lab).names()) == ([], ["off", "runs"])
+
+
 def test_a_check_that_fails_leaves_nothing(lab: Lab, road: list[str], board: Board) -> None:
     def refuse(_definition: VmDefinition, _request: MachineRequest | None) -> None:
         raise PvmlabError("its user-data is at fault")

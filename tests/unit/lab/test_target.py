@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts.machine import DiskBus, ExtraDisk, FirmwareKind, Nic, NicModel, SshHostKey, VmDefinition
+from contracts.machine import DiskBus, ExtraDisk, FirmwareKind, MachineSource, Nic, NicModel, SshHostKey, VmDefinition
+from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus
 from contracts.tokens import RECORDS, record_name
-from lab import ssh, target
+from lab import orders, ssh, target
 from lab.firmware import FirmwareFiles
 from lab.keys import KeyPair
 from lab.lab import Lab
@@ -18,6 +19,8 @@ from lab.target import BootFrom, StartOptions
 from lab.tpm import tpm_of
 from pipeline.debian.apt_sources import Mirror
 from pipeline.errors import ConflictError, NotFoundError, PrerequisiteError, PvmlabError, UsageError
+from pipeline.workspace import Cache, Home, Workspace
+from tests.fakes.lab_files import HOST_KEY
 
 TCG = Accelerator(AcceleratorKind.TCG, "max", "for the test", 5)
 Make = Callable[..., VmDefinition]
@@ -353,3 +356,35 @@ def test_hardware_that_cannot_be_is_refused_before_anything_is_there(
         target.create(lab, MachineRequest(name="web1", distro="debian-12", tpm=True))
     assert not DefinitionStore(lab).exists("web1")
     assert not list(lab.home.disks.iterdir())
+
+
+def test_a_plan_is_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "make_key", lambda *_, **__: HOST_KEY)
+    monkeypatch.setattr(target, "_package_sources", lambda _: ("deb http://mirror.example/debian bookworm main",))
+    monkeypatch.setattr("lab.ssh.lab_key", lambda _: type("Key", (), {"read_public": lambda _: "ssh-ed25519 A x"})())
+    lab = Lab(Workspace(Cache(tmp_path / "cache"), Home(tmp_path / "home")))
+    with pytest.raises(UsageError, match="cannot be a machine's address"):
+        target.plan(lab, MachineRequest(name="web1", distro="debian-12", ip="10.0.0.1"))
+    assert not lab.home.root.exists()  # what makes no sense does not even make the lab
+    planned = target.plan(lab, MachineRequest(name="web1", distro="debian-12"))
+    assert planned.package_sources == ("deb http://mirror.example/debian bookworm main",)
+    assert DefinitionStore(lab).names() == []
+
+
+def test_what_is_installed_next(lab: Lab, make_definition: Make, write_status: Write) -> None:
+    definition = make_definition()
+    assert target.is_installed_next(lab, definition)
+    orders.give(lab, definition, OrderKind.RESCUE)
+    assert not target.is_installed_next(lab, definition)
+    orders.withdraw(lab, "web1")
+    write_status(status_of(definition, InstallState.INSTALLED, installs=1))
+    assert not target.is_installed_next(lab, definition)
+    orders.give(lab, definition, OrderKind.REINSTALL)
+    assert target.is_installed_next(lab, definition)
+
+
+def test_a_machine_from_an_image_is_never_installed_next(lab: Lab, make_definition: Make) -> None:
+    definition = make_definition(source=MachineSource.IMAGE)
+    assert not target.is_installed_next(lab, definition)
+    orders.give(lab, definition, OrderKind.REINSTALL)
+    assert not target.is_installed_next(lab, definition)
