@@ -460,7 +460,8 @@ def test_documents_are_checked_before_a_start_that_reads_them(  # noqa: PLR0917 
     write_status: Callable[[MachineStatus], None], source: MachineSource, boot: BootFrom | None, asked: int, *,
     running: bool,
 ) -> None:  # fmt: skip
-    definition, seen = make_definition(source=source), []
+    definition = make_definition(source=source)
+    seen: list[VmDefinition] = []
     if boot is BootFrom.DISK:
         write_status(
             MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.INSTALLED, installs=1)
