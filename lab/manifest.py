@@ -109,7 +109,7 @@ def _lan(wanted: dict[str, str], node: Node | None, present: Lan, faults: list[F
     """Return the network that addresses have to fit into; the present one, after a fault, if it cannot be."""
     try:
         lan = _changed(present, wanted)
-        if node is not None and wanted:
+        if node is not None and lan != present:
             require_usable_lan(lan, NetworkSettings())
     except (ValueError, PvmlabError) as error:
         if node is not None:

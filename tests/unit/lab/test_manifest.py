@@ -200,6 +200,12 @@ def test_beside_another_dhcp_server_each_machine_says_its_address() -> None:
     assert fault.what.startswith("the address of b must be said; --ip=ADDRESS, the one that it gives")
 
 
+def test_a_network_that_is_there_may_be_written_down() -> None:
+    office = Lan(dhcp=DhcpMode.PROXY, subnet="10.0.0.0/16", address="10.0.0.7")  # of host mode, which has no way out
+    text = "version: 1\nnetwork: {subnet: 10.0.0.0/16}\nmachines: {a: {ip: 10.0.3.1}}\n"
+    assert read(text, Path("lab.yaml"), office).lan(office) == office
+
+
 def test_all_faults_are_told_at_once(folder: Path) -> None:
     body = "  Web: \n  b: {memory: much, colour: red}\n  c: {after: {zz: ssh}}\n  d: {distro: none}\n  e: {cpus: 0}\n"
     lines = [int(line.split(":")[1]) for line in faults_of(machines(body), folder)]
