@@ -208,7 +208,7 @@ def _table_of(view: NetworkView) -> list[Sequence[str]]:
         ("DHCP", view.dhcp),
         ("provisioner", view.gateway),
         ("machines", " to ".join(view.machines)),
-        ("strangers", " to ".join(view.pool)),
+        ("strangers", " to ".join(view.pool) or "as the other DHCP server has it"),
         ("this host", view.host_address or "has no address on it"),
         ("way out", view.way_out),
         *([("leftovers", f"{', '.join(view.leftovers)}; ./pvmlab gc removes them")] if view.leftovers else []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from contracts.lan import DhcpMode, Lan
 from contracts.machine import VmDefinition
 from contracts.names import PROVISIONER_NAME
 from contracts.timeline import EventKind
@@ -28,7 +29,8 @@ class NetworkView:
 
     :ivar carrier: the switch's socket, the bridge's name, or socket_vmnet's socket. :ivar subnet: its IPv4 network.
     :ivar ipv6_subnet: its IPv6 network, empty without one. :ivar gateway: the provisioner's address.
-    :ivar machines: first and last address that is for machines. :ivar pool: ... and for strangers.
+    :ivar machines: first and last address that is for machines. :ivar pool: ... and for strangers; none if another
+        DHCP server gives out the addresses.
     :ivar host_address: the host's own; empty for none. :ivar way_out: how targets reach other networks.
     :ivar leftovers: what is on this host of it, and of labs that are gone, and nobody uses.
     """
@@ -42,7 +44,7 @@ class NetworkView:
     dhcp: str
     gateway: str
     machines: tuple[str, str]
-    pool: tuple[str, str]
+    pool: tuple[str, ...]
     host_address: str
     way_out: str
     leftovers: tuple[str, ...]
@@ -69,7 +71,6 @@ class MemberView:
 def view_network(lab: Lab) -> NetworkView:
     """Return how the network stands."""
     network, lan, settings = lab.network, lab.lan, read_settings(lab.home)
-    host_mode = lab.provisioner_mode is ProvisionerMode.HOST
     return NetworkView(
         kind=network.kind,
         running=network.is_running(),
@@ -80,11 +81,20 @@ def view_network(lab: Lab) -> NetworkView:
         dhcp=lan.dhcp.value,
         gateway=str(lan.provisioner),
         machines=(str(lan.network[2]), str(lan.last_reservable)),
-        pool=(str(lan.pool[0]), str(lan.pool[1])),
+        pool=(str(lan.pool[0]), str(lan.pool[1])) if lan.dhcp is DhcpMode.SERVER else (),
         host_address=settings.host_address,
-        way_out="none: the provisioner is in host mode" if host_mode else "by NAT in the provisioner",
+        way_out=_way_out(lab, lan),
         leftovers=(*network.leftovers(), *stray_interfaces(lab)),
     )
+
+
+def _way_out(lab: Lab, lan: Lan) -> str:
+    """Return how targets reach other networks, for people."""
+    if lan.dhcp is DhcpMode.PROXY:
+        return "as the other DHCP server says"
+    if lab.provisioner_mode is ProvisionerMode.HOST:
+        return "none: the provisioner is in host mode"
+    return "by NAT in the provisioner"
 
 
 def view_members(lab: Lab) -> list[MemberView]:

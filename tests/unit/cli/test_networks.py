@@ -69,6 +69,17 @@ def test_what_is_not_named_stays(verb: Verb, home: Home) -> None:
     assert lan_of(home).address == ""
 
 
+def test_another_dhcp_servers_affairs_are_not_told_as_ours(
+    verb: Verb, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verb("net.create", "--dhcp", "proxy", "--address", "192.168.100.7") == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["strangers", "as the other DHCP server has it"] in lines
+    assert verb("net.show", "--output", "json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["pool"], data["way_out"]) == ([], "as the other DHCP server says")
+
+
 def test_defined_machines_keep_their_addresses(verb: Verb, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert verb("net.create", "--ipv6-subnet", "none") == 0
     define(home)
