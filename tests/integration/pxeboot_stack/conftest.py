@@ -112,8 +112,10 @@ class Stack:
 
     def restart_after_crash(self) -> Stack:
         """End all processes at once, as the end of the machine that they run on does, and start them afresh."""
-        for pid in (self.process.pid, *(self.find_pid(name) for name in SERVICES)):
-            os.kill(pid, signal.SIGKILL)
+        services = [self.find_pid(name) for name in SERVICES]
+        os.kill(self.process.pid, signal.SIGKILL)
+        for pid in services:
+            os.killpg(pid, signal.SIGKILL)  # nginx's worker outlives its master
         self.process.wait(timeout=5)
         shutil.rmtree(self.files.root)  # it is in the memory of that machine
         self.log.write_bytes(b"")  # it is opened for appending
