@@ -86,7 +86,6 @@ def create(
     require_name(request.name)
     release = require_release(request.distro, request.arch)
     store = DefinitionStore(lab)
-    lab.ensure_folders()
     with lab.changing_definitions():
         definition = dataclasses.replace(plan(lab, request), managed=managed)
         if check is not None:
