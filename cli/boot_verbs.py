@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -23,7 +24,7 @@ from lab.diagnosis import diagnose
 from lab.events import follow_events, read_events, read_strangers
 from lab.lab import Lab
 from lab.status import SILENCE
-from lab.store import DefinitionStore, MachineRequest
+from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest
 from pipeline.errors import NotFoundError, UsageError
 
 _HEADINGS = ("TIME", "SOURCE", "WHAT")
@@ -143,9 +144,12 @@ def _find_by_mac(lab: Lab, text: str) -> VmDefinition | None:
         mac = normalize_mac(text)
     except ValueError:
         return None
-    for definition in DefinitionStore(lab).load_all():
-        if mac in {card.mac for card in definition.cards}:
-            return definition
+    store = DefinitionStore(lab)
+    for name in store.names():
+        with contextlib.suppress(BrokenDefinitionError):  # another machine's, as far as can be told
+            definition = store.load(name)
+            if mac in {card.mac for card in definition.cards}:
+                return definition
     raise NotFoundError(
         f"no machine of the lab has the MAC address {mac}, and an unknown one with it was not seen",
         resolution="./pvmlab vm.adopt lists the unknown machines that were seen",

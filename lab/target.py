@@ -140,7 +140,6 @@ def create(
     """
     _require_plannable(lab, request)
     store = DefinitionStore(lab)
-    lab.ensure_folders()
     with lab.changing_definitions():
         definition = dataclasses.replace(_plan(lab, request), managed=managed)
         if check is not None:

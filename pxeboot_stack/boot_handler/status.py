@@ -246,13 +246,17 @@ class StatusStore:
         try:
             self._files.keep(_file_name(machine), document.dumps_line(status), flush=flush, placed=known.put)
         except OSError as error:
-            self.forget(machine.name)
             raise Refusal(503, f"the status of {machine.name} cannot be written: {error.strerror}") from None
         self._known[machine.name] = known
 
     def forget(self, name: str) -> None:
-        """Drop what is in memory of the machine *name*; the file stays."""
-        self._known.pop(name, None)
+        """Drop what is in memory of the machine *name*; the file stays. What waits to be put in place is kept.
+
+        The file is older than that: who read it could take a machine for one that was never installed.
+        """
+        known = self._known.get(name)
+        if known is not None and known.signature is not None:
+            del self._known[name]
 
     def known(self) -> dict[str, MachineStatus]:
         """Return what is in memory, by machine."""

@@ -120,6 +120,7 @@ def test_events_are_found_by_any_mac(lab: Lab, capsys: pytest.CaptureFixture[str
     with pytest.raises(NotFoundError, match=rf"no machine of the lab has the MAC address {STRANGER}"):
         boot_verbs.show_events(STRANGER.upper(), follow=False, output="table")
     see(lab, define(lab), Event(time=time.time(), kind=EventKind.ACK, text="got 192.168.100.2"))
+    (lab.home.vms / "abroken.json").write_text("{")  # looked at before it
     boot_verbs.show_events(MAC.replace(":", "-"), follow=False, output="json")
     assert json.loads(capsys.readouterr().out)["name"] == "web1"
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from contracts import document
 from contracts.orders import Order, OrderKind
 from contracts.report import MAX_TRANSITIONS, InstallState, MachineStatus, Outcome, Phase, Report
 from contracts.timeline import Source
-from pxeboot_stack.boot_handler import status
+from pxeboot_stack.boot_handler import status, write_behind
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.status import Boot
 from pxeboot_stack.boot_handler.write_behind import WriteBehind
@@ -249,6 +252,36 @@ def test_a_status_that_waits_to_be_put_in_place_is_what_is_told(
     assert store.read(MACHINE).state is InstallState.INSTALLED
     (tmp_path / "web1.json").unlink()
     assert store.read(MACHINE) == NEW
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[status.StatusStore]:
+    """A store whose machine is installed, which its file does not say yet."""
+    monkeypatch.setattr(WriteBehind, "_settle", lambda _: False)
+    files = WriteBehind(tmp_path)
+    store = status.StatusStore(tmp_path, files)
+    store.write(MACHINE, in_state(InstallState.INSTALLING))
+    files.start()
+    store.write(MACHINE, in_state(InstallState.INSTALLED))
+    yield store
+    files.stop()
+
+
+def test_a_full_disk_does_not_bring_an_older_status_back(
+    waiting: status.StatusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(write_behind, "write_all", full)
+    with pytest.raises(Refusal, match="cannot be written: No space left"):
+        waiting.write(MACHINE, in_state(InstallState.RESCUE))
+    assert status.decide(waiting.read(MACHINE), None) is Boot.DISK
+
+
+def test_a_definition_that_comes_and_goes_does_not_bring_an_older_status_back(waiting: status.StatusStore) -> None:
+    waiting.forget(MACHINE.name)
+    assert status.decide(waiting.read(MACHINE), None) is Boot.DISK
 
 
 def test_the_status_of_an_older_machine_of_that_name_is_stale(tmp_path: Path) -> None:
