@@ -57,7 +57,10 @@ class Ending:
         os.kill(self._services.require_inner_pid(), number)
 
     def wait(self, timeout: float) -> int:
-        return self._whole.wait(timeout)
+        with contextlib.suppress(Exception):  # the time is over: told below, with what is left
+            return self._whole.wait(timeout)
+        left = "\n".join(describe_tree(self._whole.pid))
+        pytest.fail(f"host mode does not end within {timeout:g} s; what is left of it:\n{left}")
 
     def kill(self) -> None:
         """Kill what all of it depends on, from outside."""
@@ -98,6 +101,18 @@ def services_of(lab: Lab) -> HostServices:
     services = lab.provisioner
     assert isinstance(services, HostServices)
     return services
+
+
+def describe_tree(pid: int) -> Iterator[str]:
+    """Yield a line on the process *pid* and on each below it: what it waits for, and which signals wait for it."""
+    folder = Path(f"/proc/{pid}")
+    with contextlib.suppress(OSError):  # it ends meanwhile
+        said = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
+        keys = ("Name", "State", "SigPnd", "ShdPnd", "SigBlk", "SigCgt")
+        told = ", ".join(f"{key} {said[key].strip()}" for key in keys)
+        yield f"{pid}: {told}, in {(folder / 'wchan').read_text() or '?'}"
+    for child in " ".join(path.read_text() for path in folder.glob("task/*/children")).split():
+        yield from describe_tree(int(child))
 
 
 def outer_pid(first: int, inner: int) -> int:
