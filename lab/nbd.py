@@ -1,4 +1,4 @@
-"""Reading and writing a few blocks of a disk image as its guest sees it: ``qemu-nbd`` on a private socket.
+"""Reading and writing a few blocks of a disk image as its guest sees it: ``qemu-nbd``.
 
 The Network Block Device protocol, https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md: the fixed
 newstyle handshake without options, then simple replies. libnbd is no dependency: it has no package for Python's
@@ -8,6 +8,7 @@ installers, and what is needed of it is this page.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import tempfile
@@ -16,9 +17,15 @@ from pathlib import Path
 
 from lab.wait import Deadline, wait_for
 from pipeline.errors import PvmlabError
-from pipeline.run import PIPE, spawn
+from pipeline.run import PIPE, Popen, find_program, spawn
 
-_TIMEOUT = 20.0  # seconds for the server to listen, for an answer and for its end; each takes milliseconds
+_TIMEOUT = 20.0  # seconds for an answer of the server and for its end; each takes milliseconds
+# Nothing but its client's good-bye ends the server; who is killed says none. So the kernel ends it with us (prctl(2),
+# PR_SET_PDEATHSIG), unless we were dead before that was set: then the parent is another. Without setpriv, on macOS, a
+# server stays behind if we are killed within the first milliseconds.
+_TIED = ("setpriv", "--pdeathsig=KILL", "--")
+# It gets a socket on which its client waits already, as sd_listen_fds(3) says: nobody has to look for its own.
+_ACTIVATED = '[ $PPID = $0 ] || exit; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&0 0</dev/null'
 _GREETING = struct.Struct(">8sQH")
 _MAGIC, _OPTION_MAGIC = b"NBDMAGIC", 0x49484156454F5054
 _NO_ZEROES = 0b10
@@ -84,26 +91,20 @@ def open_image(image: Path) -> Iterator[BlockDevice]:
 
     :raises PvmlabError: if it cannot be opened: it is in use, say, or no qcow2.
     """
-    with tempfile.TemporaryDirectory(prefix="pvmlab-nbd-") as folder:
-        path = Path(folder) / "socket"
+    listener, connection = _connected()
+    with connection:
         # one client, after which it ends; unsafe: the caller publishes the file, and flushes it before that
-        argv: list[str | Path] = ["qemu-nbd", f"--socket={path}", "--format=qcow2", "--cache=unsafe", image]
-        server = spawn(argv, stderr=PIPE)
+        argv: list[str | Path] = ["qemu-nbd", "--format=qcow2", "--cache=unsafe", image]
+        with listener:
+            tied = _TIED if find_program(_TIED[0]) else ()
+            server = spawn(
+                [*tied, "sh", "-c", _ACTIVATED, str(os.getpid()), *argv], stdin=listener.fileno(), stderr=PIPE
+            )
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(_TIMEOUT)
-
-                def connected() -> bool | None:
-                    if server.poll() is not None:
-                        said = server.stderr.read().decode(errors="replace").strip() if server.stderr else ""
-                        raise PvmlabError(f"{image.name} cannot be opened", details=said)
-                    return connection.connect_ex(str(path)) == 0 or None
-
-                wait_for("qemu-nbd to listen", connected, deadline=Deadline(_TIMEOUT), interval=0.005)
-                device = BlockDevice(connection)
-                yield device
-                device.close()
-            server.wait(timeout=_TIMEOUT)
+            device = _open(connection, server, image)
+            yield device
+            device.close()
+            _await_end(server)
         except OSError as error:
             raise PvmlabError(f"the conversation with qemu-nbd about {image.name} ended", details=str(error)) from None
         finally:
@@ -111,3 +112,29 @@ def open_image(image: Path) -> Iterator[BlockDevice]:
             server.wait()
             if server.stderr is not None:
                 server.stderr.close()
+
+
+def _connected() -> tuple[socket.socket, socket.socket]:
+    """Return a listening socket that has no name any more, and the one client that it will ever have."""
+    listener, connection = (socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
+    with tempfile.TemporaryDirectory(prefix="pvmlab-nbd-") as folder:
+        listener.bind(f"{folder}/socket")
+        listener.listen(1)
+        connection.settimeout(_TIMEOUT)
+        connection.connect(f"{folder}/socket")
+    return listener, connection
+
+
+def _open(connection: socket.socket, server: Popen[bytes], image: Path) -> BlockDevice:
+    """Return what *server* serves. :raises PvmlabError: if it ended instead; with what it said."""
+    try:
+        return BlockDevice(connection)
+    except (OSError, PvmlabError):
+        _await_end(server)
+        said = server.stderr.read().decode(errors="replace").strip() if server.stderr else ""
+        raise PvmlabError(f"{image.name} cannot be opened", details=said) from None
+
+
+def _await_end(server: Popen[bytes]) -> None:
+    """Return when *server* has ended. :raises WaitTimeoutError: if it does not."""
+    wait_for("qemu-nbd to end", lambda: server.poll() is not None or None, deadline=Deadline(_TIMEOUT), interval=0.005)
