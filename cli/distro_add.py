@@ -97,7 +97,7 @@ def add(source: str, wishes: Wishes) -> None:
         say(f"{new.name} is defined so already; {locked.file} is in the cache")
         return
     path = authoring.define(new, folder=folder)
-    recipes.graph.cache_clear()
+    recipes.reload()
     say(f"{new.name}: {new.title}, {new.arch}, {facts.kind} ({facts.use}), {format_size(locked.size)}")
     say(f"sha256 {locked.sha256}" + ("" if wishes.sha256 else ": compare it with what the distribution publishes"))
     say(f"wrote {path} and its entry in {folder / 'lock.yaml'}")

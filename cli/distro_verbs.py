@@ -95,7 +95,7 @@ def remove(name: str, *, yes: bool, with_artifacts: bool) -> None:
             for path in [*stored, *(path for artifact in artifacts for path in _files(artifact))]:
                 path.unlink(missing_ok=True)
         authoring.undefine(name)
-    recipes.graph.cache_clear()
+    recipes.reload()
     say(f"removed {file}")
     if size and not with_artifacts:
         say(
@@ -218,7 +218,7 @@ def _lock_unknown(wanted: _Wanted, *, media_only: bool) -> _Wanted:
                 locked = trust_once(medium, cache, what=what, reporter=reporter)
                 place = authoring.lock_medium(release, arch, medium.kind, locked)
                 reporter.say(f"{what}: locked in {place}; compare the digest with what the distribution publishes")
-    recipes.graph.cache_clear()
+    recipes.reload()
     return [(registry.find_release(release.name), arch) for release, arch in wanted]
 
 

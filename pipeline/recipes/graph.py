@@ -62,10 +62,19 @@ def modules_selection() -> str:
     return selection
 
 
-@functools.cache
 def graph() -> Graph:
-    """Return the graph of the cache that the environment names."""
-    return Graph(artifacts(Workspace.from_environment().cache))
+    """Return the graph of the cache that the environment names, as that is now."""
+    return _graph_of(Workspace.from_environment().cache, modules_selection())
+
+
+@functools.cache
+def _graph_of(cache: Cache, _modules: str) -> Graph:
+    return Graph(artifacts(cache))
+
+
+def reload() -> None:
+    """Have the graph made again: a release was added, say."""
+    _graph_of.cache_clear()
 
 
 def default_tasks() -> list[str]:

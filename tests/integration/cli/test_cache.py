@@ -30,7 +30,7 @@ Said = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
     """The cache of the environment, empty; the graph is a small one."""
 
     def machine_tasks(distro: str, _arch: Arch, _installer: Installer) -> list[str]:
@@ -40,9 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     monkeypatch.setenv("PVMLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(recipes, "artifacts", lambda cache: toy_graph(cache).artifacts.values())
     monkeypatch.setattr(recipes, "machine_tasks", machine_tasks)
-    recipes.graph.cache_clear()
-    yield Cache(tmp_path / "cache")
-    recipes.graph.cache_clear()
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
@@ -263,7 +261,6 @@ def test_a_bundle_goes_from_cache_to_cache(
     assert verb("cache.export", file) == 0
     assert "exported 4 artifacts in 21 files" in capsys.readouterr().err
     monkeypatch.setenv("PVMLAB_CACHE", str(tmp_path / "there"))
-    recipes.graph.cache_clear()
     assert verb("cache.import", file) == 0
     assert "4 imported; 1 new package" in capsys.readouterr().err
     assert files_in(Cache(tmp_path / "there")) == content
@@ -287,7 +284,7 @@ def test_import_tells_what_it_left_and_what_is_out_of_date_here(
 ) -> None:
     verb("cache.export", tmp_path / "bundle.tar", "lonely")
     monkeypatch.setattr(recipes, "artifacts", lambda cache: toy_graph(cache, "newer").artifacts.values())
-    recipes.graph.cache_clear()
+    recipes.reload()
     assert verb("cache.import", tmp_path / "bundle.tar") == 0
     assert "lonely:toy: out of date here: option text changed:  -> newer" in capsys.readouterr().err
     recipes.graph().artifacts["lonely:toy"].build()
@@ -303,7 +300,6 @@ def test_import_out_of_a_pipe(verb: Verb, built: Cache, tmp_path: Path, monkeypa
     process = spawn(["cat", tmp_path / "bundle.tar"], stdout=PIPE)
     assert process.stdout is not None
     monkeypatch.setenv("PVMLAB_CACHE", str(tmp_path / "there"))
-    recipes.graph.cache_clear()
     with process.stdout as pipe:
         assert verb("cache.import", f"/dev/fd/{pipe.fileno()}") == 0
     assert process.wait(timeout=10) == 0

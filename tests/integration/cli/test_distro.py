@@ -86,10 +86,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     monkeypatch.setattr(recipes, "artifacts", small_graph)
     registry.reload()
-    recipes.graph.cache_clear()
+    recipes.reload()
     yield Place(tmp_path / "distros", Workspace.from_environment().cache, tmp_path)
     registry.reload()
-    recipes.graph.cache_clear()
+    recipes.reload()
 
 
 @pytest.fixture
@@ -385,7 +385,7 @@ def unlocked(place: Place, mirror: MediaServer, *, mirrors: str = "") -> None:
         f"      mirrors: ['{mirrors or mirror.url('/pub/')}']\n      file: image.qcow2\n"
     )
     registry.reload()
-    recipes.graph.cache_clear()
+    recipes.reload()
 
 
 def test_without_a_digest_nothing_is_pulled_and_lock_trusts_the_mirror_once(
@@ -455,7 +455,7 @@ def test_what_a_signed_list_promises_is_pulled_and_newer_media_only_when_they_ar
         f"      checksums: {{file: SUMS, signature: SUMS.gpg, keys: [{key}]}}\n"
     )
     registry.reload()
-    recipes.graph.cache_clear()
+    recipes.reload()
     image = place.cache.root / "media/signed/x86_64/cloud.img"
     publish(1, 1, 9)
     list_distros(output="table")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.distro_list import list_distros, show_distro
 from distros import registry
-from pipeline.recipes.graph import graph
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PVMLAB_CACHE", str(tmp_path / "cache"))
-    graph.cache_clear()
-    yield tmp_path / "cache"
-    graph.cache_clear()
+    return tmp_path / "cache"
 
 
 def test_the_table_has_a_line_for_each_release_and_architecture(

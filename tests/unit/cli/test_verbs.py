@@ -16,7 +16,6 @@ from cli import program
 from cli.confirm import require_yes
 from lab.lab import Lab
 from pipeline.errors import ConflictError, UsageError
-from pipeline.recipes.graph import graph
 from tests.fakes.fresh_verbs import fresh_verbs
 
 Verb = Callable[..., int]
@@ -218,7 +217,6 @@ def test_a_dry_run_says_what_would_run_and_why_and_makes_nothing(
     verb: Verb, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = home.with_name("cache")
-    graph.cache_clear()
     assert verb("build", "modules:debian-12:x86_64", "--dry-run", "--output", "json") == 0
     steps = json.loads(capsys.readouterr().out)["steps"]
     assert steps[-1] == {
@@ -229,4 +227,3 @@ def test_a_dry_run_says_what_would_run_and_why_and_makes_nothing(
     }
     assert [step["task"] for step in steps][:2] == ["snapshot:bookworm:x86_64", "packages:debian-12:x86_64"]
     assert {path.name for path in cache.iterdir()} <= {".state.db", ".state.db-wal", ".state.db-shm"}
-    graph.cache_clear()

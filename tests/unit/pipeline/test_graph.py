@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.artifact import Artifact
 from pipeline.graph import Graph
+from pipeline.recipes import graph as recipes
 from pipeline.workspace import Cache
 
 
@@ -50,3 +51,14 @@ def test_two_makers_of_one_file_are_refused() -> None:
 def test_two_artifacts_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="two artifacts are called kind:base"):
         Graph([node("base"), node("base")])
+
+
+def test_the_graph_is_that_of_the_cache_that_the_environment_names_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "one"):
+        monkeypatch.setenv("PVMLAB_CACHE", str(tmp_path / name))
+        targets = [target for artifact in recipes.graph().artifacts.values() for target in artifact.targets]
+        assert targets
+        assert all(target.is_relative_to(tmp_path / name) for target in targets)
+    assert recipes.graph() is recipes.graph()
