@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from invoke import Collection, Context, Exit, task
 
 from cli.verbs import cache, configuration, distros, labs, machines, networks, provisioner
-from cli.verbs.words import OUTPUT, TASKS, TIMEOUT
+from cli.verbs.words import ACTED, OUTPUT, TASKS, TIMEOUT
 
 
 @task(name="up", auto_shortflags=False, help={
     "name": "the target machine, created if it is missing",
     "distro": "what to install on it",
     "timeout": TIMEOUT,
+    "output": ACTED,
 })  # fmt: skip
-def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -> None:
+def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0, output: str = "table") -> None:
     """Bring the lab up: build what is missing, start the provisioner, install a target; return when SSH lets in.
 
     Again: says that everything is up. Ctrl-C stops what it started; the next `up` carries on.
     """
+    from cli.afterwards import tell_machine
     from cli.builds import DoitArtifacts
     from cli.setup import setup
     from cli.start_checks import require_documents
@@ -37,6 +39,7 @@ def up(_c: Context, name: str = "target1", distro: str = "", timeout: int = 0) -
             lab, name=name, distro=distro or None, reporter=reporter, artifacts=DoitArtifacts(),
             timeout=timeout or None, check=lambda machine: require_documents(lab, machine),
         )  # fmt: skip
+    tell_machine(name, output=output)
 
 
 @task(name="render", positional=["name"], auto_shortflags=False, help={
@@ -86,30 +89,40 @@ def explain_build(_c: Context, task: Sequence[str], output: str = "table") -> No
     explain(select(task), output=output)
 
 
-@task(name="down", auto_shortflags=False, help={"timeout": "seconds for the guests to shut down, then force is used"})
-def down(_c: Context, timeout: int = 60) -> None:
+@task(name="down", auto_shortflags=False, help={
+    "timeout": "seconds for the guests to shut down, then force is used",
+    "output": ACTED,
+})  # fmt: skip
+def down(_c: Context, timeout: int = 60, output: str = "table") -> None:
     """Stop all machines of the lab and its network. What is on their disks stays."""
+    from cli.afterwards import tell_lab
     from lab import journey
     from lab.lab import Lab
     from lab.progress import open_reporter
 
     with open_reporter() as reporter:
         journey.down(Lab.from_environment(), reporter=reporter, timeout=timeout)
+    tell_lab(output=output)
 
 
 @task(name="clean", auto_shortflags=False, help={
     "yes": "do not ask",
     "keys": "remove the lab's keys and settings too",
     "purge": "remove keys, settings, the lab's network on this host, and all that was built, too",
+    "output": ACTED,
 })  # fmt: skip
-def clean(_c: Context, *, yes: bool = False, keys: bool = False, purge: bool = False) -> None:
+def clean(
+    _c: Context, *, yes: bool = False, keys: bool = False, purge: bool = False, output: str = "table"
+) -> None:  # fmt: skip
     """Remove all machines of the lab: definitions, disks, logs. Built artifacts and the lab's keys stay.
 
     With --purge only files that pvmlab did not make stay, and .venv in the repository.
     """
+    from cli.afterwards import tell_lab
     from cli.clean_verbs import clean_lab
 
     clean_lab(yes=yes, keys=keys, purge=purge)
+    tell_lab(output=output)
 
 
 @task(name="gc", auto_shortflags=False, help={

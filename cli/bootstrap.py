@@ -67,7 +67,7 @@ def is_current(venv: str | os.PathLike[str], lock: str | os.PathLike[str]) -> bo
     try:
         with open(os.path.join(venv, STAMP), encoding="utf-8") as said:
             return said.read() == stamp(venv, lock)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # not there, another user's, or damaged: whoever makes it anew says what is wrong
         return False
 
 

@@ -85,12 +85,12 @@ def verify_cache(words: Sequence[str], *, sample: int, keep: str, output: str) -
     if sample < 0:
         raise UsageError("--sample is 0 or more")
     graph, cache = recipes.graph(), Lab.from_environment().cache
+    tasks = select(words) if words else []  # first: what is no task makes nothing
     remade: list[Remade] = []
     with build_session(cache, wait=lock_wait(), tell=say), open_reporter() as reporter:
         readable = [found for found in take_inventory(graph, cache) if verification.is_readable(found)]
         if damages := verification.read_all(readable, cache, _shown_by(reporter)):
             raise _damaged(damages)
-        tasks = select(words) if words else []
         for artifact in (
             verification.require_candidates(graph, tasks) if tasks else verification.choose(graph, number=sample)
         ):
@@ -139,8 +139,10 @@ def export_bundle(words: Sequence[str]) -> None:
     say(f"exported {counted(len(content.tasks), 'artifact')} in {files}: {file}")
 
 
-def import_bundle(file: str, *, replace: bool) -> None:
+def import_bundle(file: str, *, replace: bool, output: str = "table") -> None:
     """Put the artifacts of a bundle into the cache.
+
+    :param output: with ``json``, what became of each artifact is printed at the end.
 
     :raises NotFoundError: if there is no such file. :raises ChecksumError: if it is damaged.
     """
@@ -160,6 +162,8 @@ def import_bundle(file: str, *, replace: bool) -> None:
             say(f"{task}: the bundle has another one; --replace takes it")
         if reason is not None:
             say(f"{task}: out of date here: {reason}")
+    if output == "json":
+        emit({"artifacts": result.fates, "packages": result.downloads}, output=output, table=[])
 
 
 def _provisioner_needs(lab: Lab) -> dict[str, list[str]]:

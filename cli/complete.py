@@ -83,7 +83,8 @@ def _of_verb(verb: str, context: ParserContext, given: Sequence[str], begun: str
             for word, meaning in _values(verb, str(context.flags[option].name), value)
         ]
     previous = context.flags.get(given[-1]) if given else None
-    if previous is not None and previous.takes_value:
+    may_be_alone = previous is not None and previous.optional and begun.startswith("-")
+    if previous is not None and previous.takes_value and not may_be_alone:
         return _values(verb, str(previous.name), begun, given)
     if begun.startswith("-"):
         used = {word.partition("=")[0] for word in given}

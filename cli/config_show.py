@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cli.failures import describe
 from cli.output import emit
-from contracts.document import encode
+from contracts import document
+from contracts.document import DocumentError, encode
 from lab import provisioner_record
 from lab.lab import Lab
 from lab.network_settings import lan_path, read_settings, settings_path
+from lab.provisioner_record import ProvisionerRecord
 from pipeline.debian.apt_sources import host_mirror
 from pipeline.errors import PvmlabError
-from pipeline.workspace import Workspace
+from pipeline.workspace import Home, Workspace
 
 DEFAULT = "default"
 
@@ -45,9 +48,9 @@ def show_settings(*, output: str) -> None:
 def find_settings() -> Iterator[Setting]:
     """Yield all settings: those of the environment, then those of the lab."""
     workspace = Workspace.from_environment()
+    for name, folder in (("PVMLAB_HOME", workspace.home.root), ("PVMLAB_CACHE", workspace.cache.root)):
+        yield Setting(name, str(folder), _source(name))
     for name, default in (
-        ("PVMLAB_HOME", str(workspace.home.root)),
-        ("PVMLAB_CACHE", str(workspace.cache.root)),
         ("PVMLAB_DISTROS", ""),
         ("PVMLAB_OFFLINE", ""),
         ("PVMLAB_ACCEL", "probed"),
@@ -80,12 +83,22 @@ def _mirror() -> Setting:
 def _of_lab(lab: Lab) -> Iterator[Setting]:
     yield from _of_file("lan", lan_path(lab.home), lambda: lab.lan)
     yield from _of_file("network", settings_path(lab.home), lambda: read_settings(lab.home))
-    record = provisioner_record.record_path(lab.home)
-    source = str(record) if record.exists() else DEFAULT
-    yield Setting("provisioner.mode", lab.provisioner_mode.value, source)
-    choice = lab.home.config / "container.json"
-    yield Setting("provisioner.container", "your own" if choice.exists() else "built-in",
-                  str(choice) if choice.exists() else DEFAULT)  # fmt: skip
+    yield from _of_provisioner(lab.home)
+
+
+def _of_provisioner(home: Home) -> Iterator[Setting]:
+    path, own = provisioner_record.record_path(home), home.config / "container.json"
+    try:
+        said = document.loads(ProvisionerRecord, path.read_bytes()) if path.exists() else ProvisionerRecord(uuid="")
+        has_own = own.exists()
+    except (DocumentError, OSError) as error:
+        why = describe(error).message if isinstance(error, OSError) else str(error)
+        yield Setting("provisioner", "", str(path), fault=why)
+        return
+    source = str(path) if path.exists() else DEFAULT
+    yield Setting("provisioner.mode", said.mode.value, source)
+    yield Setting("provisioner.interface", said.interface, source if said.interface else DEFAULT)
+    yield Setting("provisioner.container", "your own" if has_own else "built-in", str(own) if has_own else DEFAULT)
 
 
 def _of_file(prefix: str, path: Path, read: Callable[[], Any]) -> Iterator[Setting]:
@@ -93,8 +106,8 @@ def _of_file(prefix: str, path: Path, read: Callable[[], Any]) -> Iterator[Setti
     try:
         values: dict[str, Any] = encode(read())
         said = json.loads(path.read_text()) if path.exists() else {}
-    except PvmlabError as error:
-        yield Setting(prefix, "", str(path), fault=error.brief)
+    except (PvmlabError, OSError) as error:
+        yield Setting(prefix, "", str(path), fault=describe(error).message)
         return
     for name, value in values.items():
         if name != "schema":

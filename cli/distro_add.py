@@ -84,7 +84,9 @@ def add(source: str, wishes: Wishes) -> None:
     is_address = "://" in source
     if is_address and wishes.name in registry.releases():  # before much is downloaded in vain
         raise ConflictError(f"there is a distribution {wishes.name!r} already", resolution="--name gives another name")
-    if not is_address:
+    if is_address:
+        require_url(source)
+    else:
         _require_file(source)
     # held: a build's sweep would take what is half-written for a leftover
     with hold(cache, wait=lock_wait(), tell=say), open_reporter() as reporter:
@@ -119,7 +121,6 @@ def _check(wishes: Wishes) -> None:
 
 def _fetch(url: str, wishes: Wishes, cache: Cache, reporter: Reporter) -> tuple[tuple[str, ...], Locked]:
     """Download *url*; return its mirror and what came."""
-    require_url(url)
     mirror, _, last = url.rpartition("/")
     file = _file_name(unquote(last))
     if urlsplit(url).query or urlsplit(url).fragment or "@" in urlsplit(url).netloc or file != last:

@@ -5,6 +5,7 @@ It changes nothing; ``--fix`` is :mod:`cli.doctor_repairs`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import os
@@ -17,10 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cli.failures import describe
 from cli.host_packages import NEEDS, Manager, Need, find_manager, needs_here, program_version
 from cli.output import emit, require_format
 from contracts.arch import Arch
-from pipeline.errors import ExitCode, PvmlabError
+from pipeline.errors import ExitCode, MissingProgramError, PvmlabError
 from pipeline.run import find_program, run
 from pipeline.workspace import Home, Workspace
 
@@ -82,7 +84,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     yield examine_accelerator()
     yield examine_mirror()
     if os.geteuid() != 0:
-        yield examine_subordinate_ids(pwd.getpwuid(os.geteuid()).pw_name)
+        yield examine_account(os.geteuid())
         yield examine_user_namespace()
     yield examine_place("cache", workspace.cache.root, CACHE_SPACE, variable="PVMLAB_CACHE")
     yield examine_place("home", workspace.home.root, HOME_SPACE, variable="PVMLAB_HOME")
@@ -138,6 +140,16 @@ def examine_mirror() -> Finding:
         return Finding("debian mirror", State.MISSING, error.details or error.brief, error.resolution)
 
 
+def examine_account(uid: int) -> Finding:
+    """Look for the account of an ordinary user, then for what it may."""
+    try:
+        return examine_subordinate_ids(pwd.getpwuid(uid).pw_name)
+    except KeyError:  # as in a container that was started for any user id
+        return Finding(
+            "account", State.MISSING, f"the user id {uid} has no account", f"as root: useradd --uid {uid} NAME"
+        )
+
+
 def examine_subordinate_ids(user: str, *, folder: Path = Path("/etc")) -> Finding:
     """Look for the user and group ids that an ordinary user may give to files of a root filesystem."""
     repair = f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
@@ -145,7 +157,7 @@ def examine_subordinate_ids(user: str, *, folder: Path = Path("/etc")) -> Findin
         path = folder / name
         lines = path.read_text().splitlines() if path.exists() else []
         fields = [line.split(":") for line in lines]
-        if not any(len(f) == 3 and f[0] == user and int(f[2]) >= _SUBORDINATE_IDS for f in fields):
+        if not any(len(f) == 3 and f[0] == user and f[2].isdigit() and int(f[2]) >= _SUBORDINATE_IDS for f in fields):
             found = f"{path} gives {user} fewer than {_SUBORDINATE_IDS} ids"
             return Finding("subordinate ids", State.MISSING, found, repair)
     return Finding("subordinate ids", State.OK, f"{folder}/subuid and {folder}/subgid")
@@ -153,7 +165,10 @@ def examine_subordinate_ids(user: str, *, folder: Path = Path("/etc")) -> Findin
 
 def examine_user_namespace() -> Finding:
     """Try to make a user namespace, as mmdebstrap does for an ordinary user."""
-    tried = run(["unshare", "--user", "--map-root-user", "true"], timeout=60, check=False)
+    try:
+        tried = run(["unshare", "--user", "--map-root-user", "true"], timeout=60, check=False)
+    except MissingProgramError as error:
+        return Finding("user namespaces", State.MISSING, error.brief, "see above, unshare")
     if tried.returncode == 0:
         return Finding("user namespaces", State.OK, "allowed")
     restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -169,7 +184,7 @@ def examine_place(name: str, path: Path, wanted: int, *, variable: str) -> Findi
 
     :param wanted: bytes.
     """
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    existing = next(folder for folder in (path, *path.parents) if _is_seen(folder))
     move = f"set {variable} to a folder of yours with {wanted // GIB} GiB of space"
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Finding(name, State.MISSING, f"{existing} is not a folder you may write to", move)
@@ -178,6 +193,12 @@ def examine_place(name: str, path: Path, wanted: int, *, variable: str) -> Findi
     if free < wanted:
         return Finding(name, State.WARNING, found, f"{wanted // GIB} GiB are wanted: free some, or {move}")
     return Finding(name, State.OK, found)
+
+
+def _is_seen(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # it is in a folder that this user may not look into
+        return path.exists()
+    return False
 
 
 def examine_memory(meminfo: Path) -> Finding:
@@ -213,7 +234,7 @@ def examine_privacy(home: Home) -> Finding:
 
 def exposed_folders(home: Home) -> list[Path]:
     """Return the folders with keys and sockets that others may enter."""
-    folders = [folder for folder in (home.run, home.ssh, home.config, home.disks) if folder.exists()]
+    folders = [folder for folder in (home.run, home.ssh, home.config, home.disks) if _is_seen(folder)]
     return [folder for folder in folders if folder.stat().st_mode & 0o077]
 
 
@@ -225,7 +246,7 @@ def examine_leftovers() -> Finding:
     try:
         items = plan_garbage(Lab.from_environment()).items
     except (PvmlabError, OSError) as error:
-        return Finding("leftovers", State.WARNING, str(error), "see `./pvmlab gc --dry-run`")
+        return Finding("leftovers", State.WARNING, describe(error).message, "see `./pvmlab gc --dry-run`")
     if items:
         kinds = sorted({item.kind.value for item in items})
         return Finding("leftovers", State.WARNING, f"{len(items)}: {', '.join(kinds)}", "./pvmlab gc")

@@ -15,7 +15,7 @@ from cli.doctor import Finding, State, exposed_folders
 from cli.host_packages import NEEDS
 from cli.output import say
 from cli.setup import as_root, setup
-from lab.garbage import Kind, collect, plan_garbage
+from lab.garbage import GarbagePlan, Kind, collect, plan_garbage
 from lab.lab import Lab
 from pipeline.errors import PvmlabError
 from pipeline.workspace import Workspace
@@ -23,7 +23,7 @@ from pipeline.workspace import Workspace
 _PACKAGES = {need.name for need in NEEDS}
 # Findings whose repair is one command as root, which the report prints.
 _COMMANDS = {"subordinate ids", "user namespaces", "loopback"}
-SAFE = frozenset({Kind.RECORD, Kind.SOCKET, Kind.HALF_MADE, Kind.INTERFACE})
+SAFE = frozenset({Kind.RECORD, Kind.SOCKET, Kind.HALF_MADE})  # of the lab alone, and nothing is lost with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def plan_repairs(findings: Iterable[Finding]) -> list[Repair]:
     """Return the repairs of *findings* that can be carried out."""
     bad = [finding for finding in findings if finding.state is not State.OK]
     repairs = []
-    if any(finding.name == "leftovers" for finding in bad):
+    if any(finding.name == "leftovers" for finding in bad) and _plan_safe(Lab.from_environment()).items:
         repairs.append(Repair("remove leftovers of killed commands", remove_leftovers))
     if any(finding.name == "private folders" for finding in bad):
         repairs.append(Repair("close the folders with keys and sockets to others", _close_folders))
@@ -71,12 +71,18 @@ def carry_out(repairs: Sequence[Repair], *, yes: bool) -> list[str]:
 
 
 def remove_leftovers() -> None:
-    """Remove what killed commands left, but no disk and no log. :raises PvmlabError: if something stays."""
+    """Remove what killed commands left, but no disk, log or interface. :raises PvmlabError: if something stays."""
     lab = Lab.from_environment()
-    plan = plan_garbage(lab)
-    safe = dataclasses.replace(plan, items=tuple(item for item in plan.items if item.kind in SAFE))
-    if failed := collect(lab, safe)[1]:
+    if failed := collect(lab, _plan_safe(lab))[1]:
         raise PvmlabError("; ".join(failed))
+
+
+def _plan_safe(lab: Lab) -> GarbagePlan:
+    try:
+        plan = plan_garbage(lab)
+    except (PvmlabError, OSError):  # the report says so; nothing can be repaired then
+        return GarbagePlan(items=(), unknown=())
+    return dataclasses.replace(plan, items=tuple(item for item in plan.items if item.kind in SAFE))
 
 
 def _install() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from cli.cache_verbs import carry_out_prune, plan_cache_prune
 from cli.confirm import require_yes
 from cli.output import emit, require_format, say
-from lab.garbage import GarbagePlan, collect, find_lost_processes, plan_garbage
+from lab.garbage import Garbage, GarbagePlan, collect, find_lost_processes, plan_garbage
 from lab.lab import Lab
 from pipeline.errors import PvmlabError
 from pipeline.reporting.wording import format_size
@@ -31,20 +32,20 @@ def collect_garbage(*, dry_run: bool, yes: bool, output: str) -> None:
     require_format(output)
     lab = Lab.from_environment()
     plan, of_cache = plan_garbage(lab), _plan_of_cache(lab)
-    rows = [_Row(item.kind.value, item.name, item.size, item.why) for item in plan.items] + _rows_of(of_cache, lab)
-    size = sum(row.size for row in rows)
+    rows = _rows(plan.items, of_cache, lab)
     if output != "json":
-        _show(rows, plan, size=size, dry_run=dry_run, output=output)
+        _show(rows, plan, dry_run=dry_run, output=output)
     failed: list[str] = []
     if rows and not dry_run:
-        require_yes(f"{format_size(size)} will be removed.", yes=yes)
-        _, failed = collect(lab, plan)
+        require_yes(f"{format_size(_size(rows))} will be removed.", yes=yes)
+        gone, failed = collect(lab, plan)
+        rows = _rows(gone, of_cache, lab)
         if of_cache is not None and of_cache.removals:
             carry_out_prune(of_cache, lab, keep_used=False)
+        if output != "json":
+            say(f"freed {format_size(_size(rows))}")
     if output == "json":
-        _show(rows, plan, size=size, dry_run=dry_run, output=output)
-    elif rows and not dry_run:
-        say(f"freed {format_size(size)}")
+        _show(rows, plan, dry_run=dry_run, output=output)
     if failed:
         raise PvmlabError("not all could be removed", details="\n".join(failed), resolution="see why, then gc again")
 
@@ -60,14 +61,23 @@ def _plan_of_cache(lab: Lab) -> PrunePlan | None:
         return None
 
 
-def _rows_of(plan: PrunePlan | None, lab: Lab) -> list[_Row]:
-    removals = plan.removals if plan is not None else ()
+def _rows(items: Sequence[Garbage], of_cache: PrunePlan | None, lab: Lab) -> list[_Row]:
+    removals = of_cache.removals if of_cache is not None else ()
     return [
-        _Row("cache", str(each.found.path.relative_to(lab.cache.root)), each.found.size, each.why) for each in removals
+        *(_Row(item.kind.value, item.name, item.size, item.why) for item in items),
+        *(
+            _Row("cache", str(each.found.path.relative_to(lab.cache.root)), each.found.size, each.why)
+            for each in removals
+        ),
     ]
 
 
-def _show(rows: list[_Row], plan: GarbagePlan, *, size: int, dry_run: bool, output: str) -> None:
+def _size(rows: Sequence[_Row]) -> int:
+    return sum(row.size for row in rows)
+
+
+def _show(rows: list[_Row], plan: GarbagePlan, *, dry_run: bool, output: str) -> None:
+    size = _size(rows)
     total = [("in all", "", format_size(size), "")] if rows else []
     table = [("KIND", "NAME", "SIZE", "WHY"), *((r.kind, r.name, format_size(r.size), r.why) for r in rows), *total]
     lost = find_lost_processes()

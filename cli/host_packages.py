@@ -208,6 +208,24 @@ NEEDS: tuple[Need, ...] = (
         packages={Manager.APT: "ovmf", Manager.DNF: "edk2-ovmf"},
     ),
     Need(
+        name="qemu for arm64", why="machines of arm64 (vm.create --arch aarch64), tests", for_tests=True,
+        programs=("qemu-system-aarch64",),
+        packages={Manager.APT: "qemu-system-arm", Manager.DNF: "qemu-system-aarch64-core",
+                  Manager.PACMAN: "qemu-system-aarch64", Manager.BREW: "qemu"},
+    ),
+    Need(
+        name="firmware for arm64", why="machines of arm64 (vm.create --arch aarch64), tests", for_tests=True,
+        files=("/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "/usr/share/AAVMF/AAVMF_CODE.fd",
+               "/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", "/usr/share/edk2/aarch64/QEMU_CODE.fd",
+               "/opt/homebrew/share/qemu/edk2-aarch64-code.fd", "/usr/local/share/qemu/edk2-aarch64-code.fd"),
+        packages={Manager.APT: "qemu-efi-aarch64", Manager.DNF: "edk2-aarch64", Manager.PACMAN: "edk2-aarch64",
+                  Manager.BREW: "qemu"},
+    ),
+    Need(
+        name="zstd", why="tests: reads our archives with another's eyes", programs=("zstd",), for_tests=True,
+        packages={Manager.APT: "zstd", Manager.DNF: "zstd", Manager.PACMAN: "zstd", Manager.BREW: "zstd"},
+    ),
+    Need(
         name="zsh", why="tests: its completion", programs=("zsh",), for_tests=True,
         packages={Manager.APT: "zsh", Manager.DNF: "zsh", Manager.PACMAN: "zsh", Manager.BREW: "zsh"},
     ),

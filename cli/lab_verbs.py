@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cli.builds import DoitArtifacts
 from cli.confirm import require_yes
 from cli.creation_checks import require_creatable
+from cli.failures import describe
 from cli.output import emit, require_format, say
 from cli.start_checks import require_documents
 from contracts.document import encode
 from contracts.machine import VmDefinition
-from lab import manifest, manifest_apply, manifest_plan
+from lab import manifest, manifest_apply, manifest_checks, manifest_plan
 from lab.lab import Lab
 from lab.manifest import Manifest
-from lab.manifest_apply import UpOptions
+from lab.manifest_apply import LabUpError, UpOptions
+from lab.manifest_crew import Outcome
 from lab.manifest_plan import Action, ActionKind, Plan
 from lab.progress import open_reporter
 from lab.progress_many import open_board
 from lab.status import TargetView, view_provisioner, view_targets
 from lab.store import MachineRequest
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError
 
 _LOST = {ActionKind.REMOVE: "removed", ActionKind.RECREATE: "made anew"}
 
@@ -29,28 +31,42 @@ _LOST = {ActionKind.REMOVE: "removed", ActionKind.RECREATE: "made anew"}
 def up(
     files: Sequence[str], *, recreate: bool, prune: bool, yes: bool, jobs: int, timeout: float | None,
     output: str = "table",
-) -> None:  # fmt: skip
-    """Make the lab what a file says. :raises PvmlabError: if it cannot be, or not all machines come up."""
+) -> ExitCode:  # fmt: skip
+    """Make the lab what a file says.
+
+    Programs are told what became of each machine also if not all come up: then the exit code says so.
+
+    :raises PvmlabError: if it cannot be, or, for people, not all machines come up.
+    """
     require_format(output)
-    if jobs < 0:
-        raise UsageError("--jobs is 1 or more")
     lab = Lab.from_environment()
     wanted = _load(lab, files)
-    if recreate or prune:
-        _ask(_plan(lab, wanted, prune=prune), recreate=recreate, yes=yes)
-    options = UpOptions(recreate=recreate, prune=prune, jobs=jobs, timeout=timeout)
+    agreed = _ask(_plan(lab, wanted, prune=prune), recreate=recreate, yes=yes) if recreate or prune else None
+    options = UpOptions(recreate=recreate, prune=prune, agreed=agreed, jobs=jobs, timeout=timeout)
     artifacts = DoitArtifacts(wanted.mode)
-    with open_board() as board:
-        outcomes = manifest_apply.up(
-            lab, wanted, options=options, board=board, artifacts=artifacts,
-            check=lambda definition, request: _check(lab, definition, request, wanted),
-        )  # fmt: skip
+    try:
+        with open_board() as board:
+            outcomes = manifest_apply.up(
+                lab, wanted, options=options, board=board, artifacts=artifacts,
+                check=lambda definition, request: _check(lab, definition, request, wanted),
+            )  # fmt: skip
+    except LabUpError as error:
+        if output != "json":
+            raise
+        say(describe(error).text.rstrip())
+        _emit_outcomes(error.outcomes)
+        return error.exit_code
     if output == "json":
-        machines = [
-            {"name": name, "state": outcome.state, "seconds": round(outcome.seconds, 1)}
-            for name, outcome in outcomes.items()
-        ]
-        emit({"machines": machines}, output=output, table=[])
+        _emit_outcomes(outcomes)
+    return ExitCode.DONE
+
+
+def _emit_outcomes(outcomes: Mapping[str, Outcome]) -> None:
+    machines = [
+        {"name": name, "state": outcome.state, "seconds": round(outcome.seconds, 1), "why": outcome.why}
+        for name, outcome in outcomes.items()
+    ]
+    emit({"machines": machines}, output="json", table=[])
 
 
 def _check(lab: Lab, definition: VmDefinition, request: MachineRequest | None, wanted: Manifest) -> None:
@@ -126,14 +142,19 @@ def _load(lab: Lab, files: Sequence[str]) -> Manifest:
 
 
 def _plan(lab: Lab, wanted: Manifest, *, prune: bool) -> Plan:
-    return manifest_plan.make_plan(wanted, manifest_apply.read_current(lab), prune=prune)
+    current = manifest_checks.read_current(lab, needed=[machine.name for machine in wanted.machines])
+    return manifest_plan.make_plan(wanted, current, prune=prune)
 
 
-def _ask(plan: Plan, *, recreate: bool, yes: bool) -> None:
+def _ask(plan: Plan, *, recreate: bool, yes: bool) -> frozenset[str] | None:
+    """Return the machines that somebody agrees to lose; None for any, without asking."""
+    if yes:
+        return None
     lost = plan.of(ActionKind.REMOVE, *([ActionKind.RECREATE] if recreate else []))
     if lost:
         what = ", ".join(f"{action.name} ({_LOST[action.kind]})" for action in lost)
         require_yes(f"What is on the disks of these machines will be gone: {what}.", yes=yes)
+    return frozenset(action.name for action in lost)
 
 
 def _needs(action: Action) -> str:

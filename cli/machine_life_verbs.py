@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from cli import portrait_view
 from cli.builds import DoitArtifacts
-from cli.machine_verbs import start
+from cli.machine_verbs import require_our_machine, start
 from cli.output import FORMATS, emit, say
 from cli.start_checks import require_documents
 from contracts.document import encode
@@ -17,7 +18,6 @@ from contracts.names import PROVISIONER_NAME
 from lab import console, copying, fan_out, forwards, journey, portrait, provisioner, screenshots
 from lab.fan_out import Outcome, Output
 from lab.lab import Lab
-from lab.machine import Machine
 from lab.progress import open_reporter
 from lab.provisioner_record import ProvisionerMode
 from lab.store import DefinitionStore
@@ -31,7 +31,7 @@ def restart(name: str, *, force: bool, wait: bool, stop_timeout: float, timeout:
     :raises NotFoundError: if there is none of that name. :raises PvmlabError: if it does not come up.
     """
     lab = Lab.from_environment()
-    machine = require_machine(lab, name)
+    machine = require_our_machine(lab, name)
     if name == PROVISIONER_NAME:
         say(f"{name}: {provisioner.stop(lab)}")
         with open_reporter() as reporter:
@@ -103,33 +103,32 @@ def sit_at_console(name: str) -> None:
     :raises ConflictError: if it is off or has none, or somebody else sits there.
     """
     lab = Lab.from_environment()
-    machine = require_machine(lab, name)
-    if name == PROVISIONER_NAME and lab.provisioner_mode is ProvisionerMode.HOST:
-        raise ConflictError(
-            "the provisioner of this lab is no machine: its services run on this host (host mode)",
-            resolution=f"./pvmlab vm.shell {name} goes in, ./pvmlab vm.logs {name} --follow shows what they say",
-        )
+    machine = require_our_machine(lab, name)
+    _require_in_machine(lab, name)
     terminal = console.Terminal(keyboard=0, screen=1)
     how = console.sit_at(machine, terminal, run_folder=lab.home.run)
     say(f"{name}: {how}")
 
 
-def start_interactively(name: str, *, boot: str, reboots: bool, wait: bool) -> None:
+def start_interactively(name: str, *, boot: str, reboots: bool, wait: bool, timeout: float | None) -> None:
     """Start a target, then sit at its console.
 
+    :param timeout: seconds, as for :func:`cli.machine_verbs.start`.
     :raises UsageError: without a terminal, or if it is to be waited for too; then nothing was started.
     """
     if wait:
         raise UsageError("--wait and --interactive are two ways to wait", resolution="use one of them")
     console.Terminal(keyboard=0, screen=1).require()
-    start(name, wait=False, timeout=None, boot=boot, reboots=reboots)
+    start(name, wait=False, timeout=timeout, boot=boot, reboots=reboots)
     sit_at_console(name)
 
 
 def take_screenshot(name: str, *, file: str, output: str) -> None:
     """Write a PNG of a machine's screen. :raises ConflictError: if it is off or has no screen."""
-    machine = require_machine(Lab.from_environment(), name)
-    path = Path(file or f"{name}.png").expanduser()
+    lab = Lab.from_environment()
+    machine = require_our_machine(lab, name)
+    _require_in_machine(lab, name)
+    path = Path(os.path.expanduser(file or f"{name}.png"))  # noqa: PTH111 (which leaves an unknown ~user as it is)
     width, height = screenshots.take_screenshot(machine, path)
     emit(
         {"name": name, "path": str(path.absolute()), "width": width, "height": height},
@@ -149,19 +148,20 @@ def forward(name: str, ports: Sequence[str], *, remove: int, output: str) -> Non
     store.load(name)
     if remove:
         forwards.remove(lab, name, remove)
-    for each in wanted:
-        forwards.add(lab, name, each)
+    if wanted:
+        forwards.add(lab, name, *wanted)
     views = forwards.view(lab, store.load(name))
     rows = [(f"127.0.0.1:{each.host}", str(each.guest), each.state) for each in views]
     emit({"name": name, "forwards": encode(views)}, output=output, table=[("THIS HOST", name.upper(), "STATE"), *rows])
 
 
-def require_machine(lab: Lab, name: str) -> Machine:
-    """Return the machine *name*, whose definition may be broken. :raises NotFoundError: if there is none."""
-    store = DefinitionStore(lab)
-    if name != PROVISIONER_NAME and not store.exists(name):
-        store.load(name)  # says so
-    return lab.machine(name)
+def _require_in_machine(lab: Lab, name: str) -> None:
+    """Check that *name* is not the provisioner in host mode. :raises ConflictError: if it is."""
+    if name == PROVISIONER_NAME and lab.provisioner_mode is ProvisionerMode.HOST:
+        raise ConflictError(
+            "the provisioner of this lab is no machine: its services run on this host (host mode)",
+            resolution=f"./pvmlab vm.shell {name} goes in, ./pvmlab vm.logs {name} --follow shows what they say",
+        )
 
 
 def _tell_failures(outcomes: Sequence[Outcome]) -> None:

@@ -25,10 +25,11 @@ from lab.machine import Machine
 from lab.native import OwnAnswers, native_installer, read_answers
 from lab.progress import open_reporter
 from lab.provisioner_record import ProvisionerMode, find_mode, find_record
+from lab.reach import require_reachable
 from lab.store import DefinitionStore, MachineRequest
 from lab.target import BootFrom, StartOptions
 from lab.user_data import read_user_data
-from pipeline.errors import ConflictError, UsageError
+from pipeline.errors import UsageError
 
 
 def create(
@@ -78,9 +79,12 @@ def start(name: str, *, wait: bool, timeout: float | None, boot: str = "", reboo
 
 
 def stop(name: str, *, timeout: float, force: bool) -> None:
-    """Stop a target or the provisioner. :raises NotFoundError: if there is none of that name."""
+    """Stop a target or the provisioner.
+
+    :raises NotFoundError: if there is none of that name. :raises ConflictError: if it is not the lab's to stop.
+    """
     lab = Lab.from_environment()
-    machine = _require_machine(lab, name)
+    machine = require_our_machine(lab, name)
     outcome = provisioner.stop(lab) if name == PROVISIONER_NAME else machine.stop(timeout=timeout, force=force)
     journey.stop_unused_network(lab)
     say(f"{name}: {outcome}")
@@ -94,19 +98,16 @@ def stop_provisioner() -> None:
 def shell(name: str, command: str | None) -> int:
     """Log in to a machine, or run a command line there; return the exit status.
 
-    :raises NotFoundError: if there is none of that name. :raises ConflictError: if it is off.
+    :raises NotFoundError: if there is none of that name. :raises ConflictError: if it is off, or does not answer.
     """
     lab = Lab.from_environment()
-    for needed in dict.fromkeys((name, PROVISIONER_NAME)):
-        if not _require_machine(lab, needed).is_running():
-            verb = "provisioner.start" if needed == PROVISIONER_NAME else f"vm.start {needed} --wait"
-            raise ConflictError(f"{needed} is off", resolution=f"./pvmlab {verb}")
+    require_reachable(lab, name)
     return ssh.shell(lab, name, command)
 
 
 def print_log(name: str, *, which: str, follow: bool) -> None:
     """Print a log. :raises NotFoundError: if there is no such machine or log."""
-    log = choose_log(_require_machine(Lab.from_environment(), name).logs, which)
+    log = choose_log(require_machine(Lab.from_environment(), name).logs, which)
     for line in read_log(log):
         sys.stdout.write(f"{line}\n")
     if follow:
@@ -119,7 +120,7 @@ def print_log(name: str, *, which: str, follow: bool) -> None:
 def clean_machine(name: str, *, yes: bool) -> None:
     """Remove a target. :raises NotFoundError: if there is none of that name."""
     lab = Lab.from_environment()
-    _require_machine(lab, name)
+    require_machine(lab, name)
     require_yes(f"{name} and what is on its disk will be gone.", yes=yes)
     target.clean(lab, name)
     say(f"removed {name}")
@@ -160,11 +161,22 @@ def start_provisioner() -> None:
         journey.start_provisioner(Lab.from_environment(), reporter=reporter, artifacts=DoitArtifacts())
 
 
-def _require_machine(lab: Lab, name: str) -> Machine:
+def require_machine(lab: Lab, name: str) -> Machine:
     """Return the machine *name*, whose definition may be broken. :raises NotFoundError: if there is none."""
     store = DefinitionStore(lab)
     if name != PROVISIONER_NAME and not store.exists(name):
         store.load(name)  # says so
+    return lab.machine(name)
+
+
+def require_our_machine(lab: Lab, name: str) -> Machine:
+    """Return the machine *name*, whose definition may be broken.
+
+    :raises NotFoundError: if there is none. :raises ConflictError: if it was adopted: nothing is known of its power.
+    """
+    store = DefinitionStore(lab)
+    if name != PROVISIONER_NAME and store.is_adopted(name):
+        target.require_managed(store.load(name))
     return lab.machine(name)
 
 

@@ -63,7 +63,7 @@ def list_networks(*, output: str) -> None:
         output=output, table=[("NAME", "KIND", "STATE", "SUBNET", "LAB"), *rows],
     )  # fmt: skip
     if view.leftovers and output != "json":
-        say("nobody uses " + ", ".join(view.leftovers) + ": ./pvmlab gc removes them")
+        say(f"nobody uses {', '.join(view.leftovers)}: {bridge.how_to_remove(view.leftovers)}")
 
 
 def show_network(*, output: str) -> None:
@@ -96,7 +96,7 @@ def create_network(wishes: Wishes, *, output: str) -> None:
     _require_quiet(lab)
     require_fitting(lan, DefinitionStore(lab).load_good(), settings)
     _require_no_host_mode(lab, settings)
-    overlaps = find_overlaps(lan)
+    overlaps = find_overlaps(lan, besides=bridge.ours(lab.home.root))
     if (conflict := bridge.overlapping_host(lan, settings, overlaps)) is not None:
         raise conflict
     _require_possible(lab, settings, lan)
@@ -140,6 +140,8 @@ def _wanted_settings(present: NetworkSettings, wishes: Wishes) -> NetworkSetting
     kept = present if kind is present.kind else NetworkSettings(kind=kind)
     if wishes.taps < 0:
         raise UsageError(f"--taps is {wishes.taps}, it is 1 or more")
+    if wishes.taps and kind is not NetworkKind.BRIDGE:
+        raise UsageError("--taps is for a bridge only", resolution=_MORE)
     try:
         return dataclasses.replace(
             kept,
@@ -211,7 +213,11 @@ def _table_of(view: NetworkView) -> list[Sequence[str]]:
         ("strangers", " to ".join(view.pool) or "as the other DHCP server has it"),
         ("this host", view.host_address or "has no address on it"),
         ("way out", view.way_out),
-        *([("leftovers", f"{', '.join(view.leftovers)}; ./pvmlab gc removes them")] if view.leftovers else []),
+        *(
+            [("leftovers", f"{', '.join(view.leftovers)}; {bridge.how_to_remove(view.leftovers)}")]
+            if view.leftovers
+            else []
+        ),
     ]
 
 

@@ -139,6 +139,7 @@ class PvmlabProgram(Program):
             self.parse(_help_first(list(argv), names))
             self._refuse_options_as_names()
             self._refuse_unknown_formats()
+            self._refuse_negative_numbers()
             self.parse_cleanup()
         except ParseError as error:
             raise self._usage_error(error, names) from None
@@ -204,7 +205,7 @@ class PvmlabProgram(Program):
         sys.stdout.write(f"Usage: {usage}\n\n{inspect.getdoc(self.collection[name]) or ''}\n\n")
         rows = [(word.upper(), context.args[word].help or "") for word in positionals]
         rows += [
-            (spec, " ".join([text, _default(argument)]).strip())
+            (spec + "=STRING" * (argument.kind is list), " ".join([text, _default(argument)]).strip())
             for name, argument in sorted(context.args.items())
             for spec, text in [context.help_for(f"--{name}" if len(name) > 1 else f"-{name}")]
             if name not in positionals
@@ -229,6 +230,13 @@ class PvmlabProgram(Program):
             argument = context.args.get("output")
             if argument is not None and argument.default in FORMATS:
                 require_format(str(argument.value))
+
+    def _refuse_negative_numbers(self) -> None:
+        """Check counts, ports and seconds before a verb does anything. :raises UsageError: if one is negative."""
+        for context in self.tasks:
+            for name, argument in context.args.items():
+                if argument.kind is int and int(argument.value) < 0:
+                    raise UsageError(f"--{name} is 0 or more, not {argument.value}")
 
     def _usage_error(self, error: ParseError, names: Sequence[str]) -> PvmlabError:
         verb = error.context.name if error.context is not None else None
@@ -265,22 +273,28 @@ def _help_first(argv: list[str], names: Sequence[str]) -> list[str]:
 
 
 def list_argument(context: ParserContext) -> str | None:
-    """Return the name of the argument of a verb that takes several words. If it has several such, they are options."""
+    """Return the name of the argument of a verb that takes several words.
+
+    Of several such it is the one that is the verb's first argument; if that is another, they all are options.
+    """
     lists = [name for name, argument in context.args.items() if argument.kind is list]
-    return lists[0] if len(lists) == 1 else None
+    return lists[0] if len(lists) == 1 or (lists and lists[0] == next(iter(context.args))) else None
 
 
 def _spread(argv: list[str], contexts: Mapping[str, ParserContext]) -> list[str]:
-    """Turn ``build a b`` into ``build --task a --task b``: invoke knows no verb that takes any number of words."""
+    """Turn ``build a b`` into ``build --task a --task b``: invoke knows no verb that takes any number of words.
+
+    :raises UsageError: if the last word is an option whose value is missing.
+
+    They end at the next verb, except that machines may be called like one: ``vm.run web1 down -- uptime``.
+    """
     spread: list[str] = []
     context: ParserContext | None = None
+    several: str | None = None
     is_value = may_be_alone = False
     single = 0
     for word in argv:
-        if word in contexts:
-            context, is_value = contexts[word], False
-            single = len(context.positional_args)  # these words come first, one argument each
-        elif is_value and not (may_be_alone and word.startswith("-")):
+        if is_value and not (may_be_alone and word.startswith("-")):
             is_value = False
         elif word.startswith("-"):
             flag = context.flags.get(word) if context is not None else None
@@ -288,9 +302,15 @@ def _spread(argv: list[str], contexts: Mapping[str, ParserContext]) -> list[str]
             may_be_alone = flag is not None and bool(flag.optional)
         elif single:
             single -= 1
-        elif context is not None and (several := list_argument(context)) is not None:
+        elif word in contexts and several != "name":
+            context = contexts[word]
+            several = list_argument(context)
+            single = len(context.positional_args)  # these words come first, one argument each
+        elif several is not None:
             spread.append(f"--{several}")
         spread.append(word)
+    if is_value and not may_be_alone:  # invoke says so of options that are given once, but takes the others for none
+        raise UsageError(f"{argv[-1]} wants a value")
     return spread
 
 

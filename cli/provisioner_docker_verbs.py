@@ -124,7 +124,7 @@ def _require_there(*, docker_tar: str, dockerfile: str) -> None:
     if dockerfile:
         require_dockerfile(Path(dockerfile))
     elif not Path(docker_tar).is_file():
-        raise NotFoundError(f"there is no file {docker_tar}")
+        raise NotFoundError(f"there is no file {docker_tar}", resolution="name one that `docker save` has written")
 
 
 def _choose_built(lab: Lab, folder: Path) -> None:

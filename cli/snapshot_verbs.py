@@ -19,8 +19,11 @@ from lab.store import DefinitionStore
 def take(name: str, snapshot: str, *, disk_only: bool, comment: str, output: str) -> None:
     """Take a snapshot. :raises ConflictError: if there is one of that name, or QEMU cannot save the memory."""
     lab = Lab.from_environment()
-    taken = snapshots.take(lab, DefinitionStore(lab).load(name), snapshot, disk_only=disk_only, comment=comment)
+    definition = DefinitionStore(lab).load(name)
+    taken = snapshots.take(lab, definition, snapshot, disk_only=disk_only, comment=comment)
     _print(lab, [taken], name, output=output)
+    if snapshots.is_amid_install(lab, definition, taken):
+        say(f"{name} is being installed: that goes on from {snapshot} only until it has ended, or {name} boots anew")
     if taken.kind is SnapshotKind.DISK:
         how = "in order: its guest agent saw to it" if taken.quiet else "as after a power cut"
         say(f"{snapshot} holds the disks of the running {name}, its file systems {how}")

@@ -6,11 +6,36 @@ one with each boot script that leads to an install, and it is worth nothing any 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 TOKEN = re.compile(r"[0-9a-f]{32}\Z")  # 128 random bits
 RECORDS = "_tokens"
 """Folder in the status directory: what the boot handler keeps of the tokens. An underscore is in no machine's name."""
+LIFETIME = 24 * 3600.0  # seconds; an emulated install by a distribution's own installer takes hours
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """A document that was handed out. :ivar time: when first, in seconds."""
+
+    document: str
+    time: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is kept of a token, in the file :func:`record_name`.
+
+    :ivar uuid: the machine's. :ivar digest: SHA-256 of the token, hex. :ivar issued: seconds, by the store's clock.
+    :ivar ended: when the install ended, or None. :ivar given: what was handed out.
+    """
+
+    uuid: str
+    digest: str
+    issued: float
+    ended: float | None = None
+    given: tuple[Given, ...] = ()
 
 
 def record_name(uuid: str) -> str:

@@ -20,6 +20,7 @@ from pipeline.errors import PvmlabError
 
 MAX_SIZE = 1 << 20  # bytes; a definition has some two thousand
 MAX_DEPTH = 16
+MAX_KEY = 1024  # characters; YAML has the same limit for keys without a question mark
 _OTHER_SCALARS = (
     ("null", re.compile(r"(null|Null|NULL|~|)\Z")),
     ("true or false", re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")),
@@ -143,7 +144,7 @@ def parse(text: str, *, file: Path, error: type[BrokenFileError] = DefinitionErr
 
     :param file: for the messages. :param error: what is raised.
     :param most_values: how many values the file may come to, with all that aliases (``*name``) and merge keys (``<<``)
-        repeat; 0 if it may have neither.
+        repeat; 0 if it may have neither. Its texts may then come to :data:`MAX_SIZE` characters.
     :raises BrokenFileError: *error*, if it is not such YAML; values are only checked when they are read, see
         :class:`Node`.
     """
@@ -201,7 +202,7 @@ class _Builder:
         self._events = events
         self._faults = faults
         self._most = most_values
-        self._made = self._depth = self._repeats = 0
+        self._made = self._characters = self._depth = self._repeats = 0
         self._anchored: dict[str, list[yaml.Event]] = {}  # whole values, by the names of their anchors
 
     def build(self) -> Node:
@@ -218,10 +219,7 @@ class _Builder:
             return self._repeated(event, path)
         if anchor := getattr(event, "anchor", None):
             return self._remembered(event, anchor, path)
-        self._made += 1
-        if self._most and self._made > self._most:
-            raise _TooMuch(Fault(*_place(event), path, f"with all that aliases repeat, it is more than {self._most} "
-                                                       "values"))  # fmt: skip
+        self._count(event, path)
         content: str | list[Node] | dict[str, Node]
         is_deep = not isinstance(event, yaml.ScalarEvent)
         self._depth += is_deep
@@ -236,10 +234,21 @@ class _Builder:
         self._depth -= is_deep
         return Node(_place(event), path, content, kind, self._faults)
 
+    def _count(self, event: yaml.Event, path: str) -> None:
+        """Count a value and its characters, where aliases may repeat them."""
+        self._made += 1
+        self._characters += len(event.value) if isinstance(event, yaml.ScalarEvent) else 0
+        for count, most, what in (
+            (self._made, self._most, "values"),
+            (self._characters, MAX_SIZE, "characters"),
+        ):
+            if self._most and count > most:
+                raise _TooMuch(
+                    Fault(*_place(event), path, f"with all that aliases repeat, it is more than {most} {what}")
+                )
+
     def _remembered(self, event: yaml.Event, anchor: str, path: str) -> Node:
         """Return a value with an anchor, having kept its events."""
-        if anchor in self._anchored and not self._repeats:
-            raise _TooMuch(Fault(*_place(event), path, f"the anchor &{anchor} is there twice"))
         whole = [copy.copy(event)]
         whole[0].anchor = None  # type: ignore[attr-defined]
         depth = int(isinstance(event, yaml.CollectionStartEvent))
@@ -247,7 +256,8 @@ class _Builder:
             whole.append(next(self._events))
             depth += isinstance(whole[-1], yaml.CollectionStartEvent) - isinstance(whole[-1], yaml.CollectionEndEvent)
         node = self._replayed(whole, path)  # before it has a name: it may not be in itself
-        self._anchored.setdefault(anchor, whole)
+        if self._anchored.setdefault(anchor, whole) is not whole and not self._repeats:
+            raise _TooMuch(Fault(*_place(event), path, f"the anchor &{anchor} is there twice"))
         return node
 
     def _repeated(self, event: yaml.AliasEvent, path: str) -> Node:
@@ -278,6 +288,8 @@ class _Builder:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, path)
             name = key.content if isinstance(key.content, str) else ""
+            if len(name) > MAX_KEY:  # it is in the path of each value below it
+                raise _TooMuch(Fault(*key.place, path, f"a key is longer than {MAX_KEY} characters"))
             if name == "<<" and self._most:
                 merged += self._merged(self._node(next(self._events), path))
                 continue

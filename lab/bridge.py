@@ -23,7 +23,7 @@ from lab import bridge_commands as commands
 from lab import processes
 from lab.bridge_commands import BridgePlan
 from lab.network import NetworkKind, PortView
-from lab.network_settings import NetworkSettings
+from lab.network_settings import MOST_TAPS, NetworkSettings
 from lab.sockets import ensure_private
 from lab.spec import LanTaps
 from pipeline import commit
@@ -112,7 +112,7 @@ class BridgeNetwork:
         learned = self._learned()
         return [
             PortView(
-                machine=machine, name=(name := self.plan.tap(number)), connected=_read(name, "carrier") == "1",
+                machine=machine, name=(name := self.plan.tap(number)), connected=is_used(name),
                 addresses=tuple(learned.get(name, ())),
                 received=_count(name, "rx_bytes"), sent=_count(name, "tx_bytes"), dropped=_count(name, "tx_dropped"),
             )
@@ -123,7 +123,7 @@ class BridgeNetwork:
     def leftovers(self) -> list[str]:
         """Return the interfaces that nobody is at, as after a crash: root would have removed them."""
         there = self.interfaces()
-        return there if os.geteuid() == 0 and there and not any(_read(name, "carrier") == "1" for name in there) else []
+        return there if os.geteuid() == 0 and not any(map(is_used, there)) else []
 
     def require_usable(self) -> None:
         """Check that machines can be put on the bridge: root tries it and takes it away again.
@@ -132,18 +132,30 @@ class BridgeNetwork:
         """
         require_tun()
         if os.geteuid() != 0:
-            missing = [number for number in range(self._settings.taps) if not exists(self.plan.tap(number))]
-            if missing or not exists(self.plan.name):
-                raise self._needs_root(missing)
+            self._require_made()
         elif not exists(self.plan.name):
             with self._lock():
                 self._make([0])
                 run_all([commands.remove(name) for name in self.interfaces()])
 
+    def _require_made(self) -> None:
+        """Check that root has made all that an ordinary user needs. :raises PrerequisiteError: if not."""
+        missing = [number for number in range(self._settings.taps) if not exists(self.plan.tap(number))]
+        if missing or not exists(self.plan.name) or self._host_addresses() != self.plan.host_addresses:
+            raise self._needs_root(missing)
+
+    def _host_addresses(self) -> list[str]:
+        """Return the host's IPv4 addresses on the bridge, each with its prefix length."""
+        done = run(commands.show_addresses(self.plan), timeout=_COMMAND_TIMEOUT, check=False)
+        with contextlib.suppress(ValueError):
+            found = [each for interface in json.loads(done.stdout or "[]") for each in interface.get("addr_info", ())]
+            return [f"{each['local']}/{each['prefixlen']}" for each in found]
+        return []
+
     def _make(self, taps: Sequence[int]) -> None:
         """Make the bridge if it is missing, and *taps*. :raises PrerequisiteError: if this user or kernel does not."""
-        if os.geteuid() != 0:
-            raise self._needs_root(taps)
+        if os.geteuid() != 0:  # all of his taps are gone after a reboot: he is to ask root once, not for each machine
+            raise self._needs_root([n for n in range(self._settings.taps) if not exists(self.plan.tap(n))] or taps)
         require_tun()
         try:
             if not exists(self.plan.name):
@@ -160,8 +172,10 @@ class BridgeNetwork:
             ) from None
 
     def _needs_root(self, taps: Sequence[int]) -> PrerequisiteError:
-        bridge = [] if exists(self.plan.name) else commands.make_bridge(self.plan)
-        made = [c for number in taps for c in commands.make_tap(self.plan, number, user=os.getuid())]
+        bridge = commands.make_bridge(self.plan)
+        if exists(self.plan.name):
+            bridge = [] if self._host_addresses() == self.plan.host_addresses else commands.change_address(self.plan)
+        made = [c for number in taps for c in commands.make_tap(self.plan, number, user=os.geteuid())]
         return PrerequisiteError(
             "a bridge needs root, once until this host boots anew",
             details="these commands make it, and taps that are yours:\n" + as_root([*bridge, *made], separator="\n"),
@@ -174,7 +188,7 @@ class BridgeNetwork:
         owners = {
             number: owner
             for number, owner in self._owners().items()
-            if owner in known or _read(self.plan.tap(number), "carrier") == "1"  # its QEMU still runs
+            if owner in known or is_used(self.plan.tap(number))  # its QEMU still runs
         }
         mine = sorted(number for number, owner in owners.items() if owner == machine)
         for number in mine[cards:]:
@@ -189,7 +203,7 @@ class BridgeNetwork:
                     f"the bridge has {most} taps, and machines have them all",
                     details=", ".join(f"{self.plan.tap(number)}: {owner}" for number, owner in sorted(owners.items())),
                     resolution="./pvmlab vm.clean NAME gives some back; "
-                    f"./pvmlab net.create --kind bridge --taps {most + 8} prints how to make more",
+                    f"./pvmlab net.create --kind bridge --taps {min(most + 8, MOST_TAPS)} prints how to make more",
                 )
             owners[number] = machine
         return owners
@@ -237,8 +251,33 @@ def ours(home: Path | None = None) -> list[str]:
 
 
 def home_of(interface: str) -> Path:
-    """Return the home of the lab that made the *interface*, as far as the kernel keeps it (240 bytes)."""
+    """Return the home of the lab that made the *interface*, as far as the kernel keeps it (248 bytes)."""
     return Path(_read(interface, "ifalias").removeprefix(commands.MARK))
+
+
+def is_abandoned(interface: str) -> bool:
+    """Say whether the lab that made the *interface* is gone for sure."""
+    if len(os.fsencode(_read(interface, "ifalias"))) >= commands.LONGEST_ALIAS:  # its home's name may go on
+        return False
+    try:
+        home_of(interface).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # another user's: nothing can be said of it
+        pass
+    return False
+
+
+def is_used(interface: str) -> bool:
+    """Say whether a machine is at the *interface*: at this tap, or at any tap of this bridge."""
+    return _read(interface, "carrier") == "1"
+
+
+def how_to_remove(interfaces: Sequence[str]) -> str:
+    """Return what a person types to remove *interfaces* that nobody uses: `gc` does it as root only."""
+    if os.geteuid() == 0 or any("/" in name for name in interfaces):  # or a switch's sockets
+        return "./pvmlab gc removes them"
+    return "to remove them: " + as_root([commands.remove(name) for name in interfaces])
 
 
 def require_tun() -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 MARK = "pvmlab:"  # begins the alias of every interface of ours; the lab's home follows
-_LONGEST_ALIAS = 255  # bytes, IFALIASZ less its end
+LONGEST_ALIAS = 255  # bytes, IFALIASZ less its end
 _IPV6 = Path("/proc/sys/net/ipv6")
 
 
@@ -29,9 +29,14 @@ class BridgePlan:
         return f"{self.name}t{number}"
 
     @property
+    def host_addresses(self) -> list[str]:
+        """What `ip address` is to show of the host's on it."""
+        return [self.interface] if self.interface else []
+
+    @property
     def alias(self) -> str:
         """What the interfaces say of whose they are."""
-        return os.fsencode(f"{MARK}{self.home}")[:_LONGEST_ALIAS].decode(errors="replace")
+        return os.fsencode(f"{MARK}{self.home}")[:LONGEST_ALIAS].decode(errors="replace")
 
 
 def bridge_name(identity: str) -> str:
@@ -54,9 +59,19 @@ def make_bridge(plan: BridgePlan, *, ipv6: bool | None = None) -> list[list[str]
         ["ip", "link", "set", "dev", plan.name, "alias", plan.alias],
         *([_set_ipv6_off(plan.name)] if (_IPV6.exists() if ipv6 is None else ipv6) else []),
         ["sh", "-c", f"echo 1 >/proc/sys/net/ipv4/conf/{plan.name}/arp_ignore"],
-        *([["ip", "address", "add", plan.interface, "dev", plan.name]] if plan.interface else []),
+        *_add_address(plan),
         ["ip", "link", "set", "dev", plan.name, "up"],
     ]
+
+
+def change_address(plan: BridgePlan) -> list[list[str]]:
+    """Return the commands that give the host the address of *plan* on a bridge that is there, and no other."""
+    return [["ip", "-4", "address", "flush", "dev", plan.name], *_add_address(plan)]
+
+
+def show_addresses(plan: BridgePlan) -> list[str]:
+    """Return the command that prints the host's IPv4 addresses on the bridge, as JSON."""
+    return ["ip", "-json", "-4", "address", "show", "dev", plan.name]
 
 
 def make_tap(plan: BridgePlan, number: int, *, user: int, ipv6: bool | None = None) -> list[list[str]]:
@@ -74,6 +89,10 @@ def make_tap(plan: BridgePlan, number: int, *, user: int, ipv6: bool | None = No
 def remove(name: str) -> list[str]:
     """Return the command that removes the bridge or the tap *name*."""
     return ["ip", "link", "delete", "dev", name]
+
+
+def _add_address(plan: BridgePlan) -> list[list[str]]:
+    return [["ip", "address", "add", plan.interface, "dev", plan.name]] if plan.interface else []
 
 
 def _set_ipv6_off(name: str) -> list[str]:

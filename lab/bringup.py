@@ -142,12 +142,30 @@ class BringUp:
             )
 
     def run_on_provisioner(self, starting: Starting) -> None:
-        """Go all the way that is left, with a provisioner that is ready."""
+        """Go all the way that is left, with a provisioner that is ready.
+
+        :raises ConflictError: if that way leads into a rescue shell, not to a login.
+        """
         self._require_obedience()
+        self._require_no_rescue()
         accelerator = self.lab.accelerator(self.definition.arch)
         follower = self.follower(accelerator)
         self._ensure_target_runs(accelerator, starting)
         self._follow(follower)
+
+    def _require_no_rescue(self) -> None:
+        status = target.read_status(self.lab, self.definition)
+        due = orders.find_due(self.lab, self.definition, status)
+        if due is not None and due.kind is OrderKind.RESCUE:
+            raise ConflictError(
+                f"a rescue shell is ordered for {self._name}",
+                resolution=f"./pvmlab vm.start {self._name} boots it; ./pvmlab vm.reinstall {self._name} --withdraw "
+                "takes it back",
+            )
+        if status.state is InstallState.RESCUE and self.lab.machine(self._name).is_running():
+            raise ConflictError(
+                f"{self._name} is in its rescue shell", resolution=f"./pvmlab vm.stop {self._name} ends it"
+            )
 
     def follower(self, accelerator: Accelerator) -> Follower:
         """Return who follows it, with the time for all of it beginning now."""

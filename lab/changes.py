@@ -35,6 +35,7 @@ def apply(lab: Lab, name: str, change: Change) -> VmDefinition:
     :raises UsageError: if it cannot be like that.
     """
     store = DefinitionStore(lab)
+    store.load(name)  # before a lock file is made, perhaps in a lab that is not there
     with lab.changing_definitions():
         before = store.load(name)
         try:

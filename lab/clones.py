@@ -21,6 +21,7 @@ from lab import identity, layers, provisioner, snapshot_store, snapshots, ssh, t
 from lab.disks import create_overlay
 from lab.keys import make_key
 from lab.lab import Lab
+from lab.snapshot_store import Snapshot
 from lab.store import DefinitionStore, MachineRequest, require_name
 from pipeline import commit
 from pipeline.errors import ConflictError, PvmlabError
@@ -79,8 +80,10 @@ def clone(lab: Lab, request: CloneRequest, *, documents: Documents) -> Clone:
         _require_off(lab, request)
         with lab.changing_definitions():
             definition = _plan(lab, store, source, request)
-            origin = _origin(lab, source, request)
-            _require_system(source, origin.status, request)
+            snapshot = _find_snapshot(lab, source, request)
+            status = snapshots.kept_status(lab, snapshot) if snapshot else target.read_status(lab, source)
+            _require_system(source, status, request)
+            origin = _origin(lab, source, snapshot, status)
             try:
                 return _make(lab, store, source, definition, origin, request, documents)
             except BaseException:
@@ -106,19 +109,23 @@ def _plan(lab: Lab, store: DefinitionStore, source: VmDefinition, request: Clone
     )  # fmt: skip
 
 
-def _origin(lab: Lab, source: VmDefinition, request: CloneRequest) -> _Origin:
+def _find_snapshot(lab: Lab, source: VmDefinition, request: CloneRequest) -> Snapshot | None:
+    """Return the snapshot that is to be cloned, or None for the machine as it is now."""
     if not request.snapshot:
-        disks = snapshots.require_disks(lab, source)
-        frozen = [layers.freeze(lab.home, disk) for disk in disks]
-        return _Origin(frozen, target.variables_path(lab, source.name), target.read_status(lab, source))
+        return None
     snapshot = snapshot_store.require_snapshot(lab.home, source.name, request.snapshot)
     snapshots.require_same_machine(lab, source, snapshot)
+    return snapshot
+
+
+def _origin(lab: Lab, source: VmDefinition, snapshot: Snapshot | None, status: MachineStatus) -> _Origin:
+    """Return what the clone is made from; without a *snapshot*, the source's disks are frozen for it."""
+    if snapshot is None:
+        frozen = [layers.freeze(lab.home, disk) for disk in snapshots.require_disks(lab, source)]
+        return _Origin(frozen, target.variables_path(lab, source.name), status)
     folder = snapshot_store.snapshot_folder(lab.home, source.name, snapshot.name)
-    try:
-        status = document.loads(MachineStatus, (folder / "status.json").read_bytes())
-    except FileNotFoundError:
-        status = MachineStatus(name=source.name, uuid=source.uuid)
-    return _Origin([snapshot_store.layer_path(lab.home, disk) for disk in snapshot.disks], folder / "vars.fd", status)
+    frozen = [snapshot_store.layer_path(lab.home, disk) for disk in snapshot.disks]
+    return _Origin(frozen, folder / "vars.fd", status)
 
 
 def _make(

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from contracts import document
 from contracts.document import DocumentError
 from contracts.machine import MachineSource, VmDefinition
-from lab import disks
+from lab import disks, layers
 from lab.base_images import base_images
 from lab.lab import Lab
 from lab.seed_disc import write_seed
@@ -58,17 +59,24 @@ def own_files(lab: Lab, name: str) -> tuple[Path, ...]:
     return seed_path(lab, name), _record_path(lab, name)
 
 
+_WANTED = "name a qcow2 or raw image that you may read"
+
+
 def require_image(text: str) -> Path:
     """Return the absolute path of a person's own image, links followed, after looking into it.
 
     :raises NotFoundError: if it cannot be read.
     :raises RefusedImageError: if it is neither qcow2 nor a raw disk, or needs other files: a backing or a data file.
     """
-    path = Path(text).expanduser().resolve()
+    # os.path's leave what cannot be followed as it is; Path's raise RuntimeError: no such user, a loop of links
+    path = Path(os.path.realpath(os.path.expanduser(text)))  # noqa: PTH111
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise NotFoundError(f"the image {path} cannot be read", details="it is no regular file", resolution=_WANTED)
         inspect_image(path)
     except OSError as error:
-        raise NotFoundError(f"the image {path} cannot be read", details=error.strerror or str(error)) from None
+        why = error.strerror or str(error)
+        raise NotFoundError(f"the image {path} cannot be read", details=why, resolution=_WANTED) from None
     return path
 
 
@@ -98,15 +106,17 @@ def prepare_disk(lab: Lab, definition: VmDefinition, disk: Path) -> None:
         base = ensure_base(lab, definition)
         require_room(base, definition.disk_gib)
         disks.create_overlay(disk, base.path, definition.disk_gib, base_format=base.format.value)
-        commit.publish_text(path, document.dumps(_record_of(base.path)), mode=0o600)
+        _write_record(path, base.path)
     elif not has_disk:
         raise PvmlabError(
             f"the disk of {definition.name} is gone",
             details=str(disk),
             resolution=f"put it back, or ./pvmlab vm.clean {definition.name} and create the machine again",
         )
-    elif has_record:  # a clone has none: what its disk is an overlay of is no image
+    elif has_record:
         _require_unchanged(definition.name, path)
+    elif (image := _find_image_below(lab, definition, disk)) is not None:  # killed right after the disk was made
+        _write_record(path, image)
 
 
 def renew_disk(lab: Lab, name: str, disk: Path) -> None:
@@ -154,6 +164,18 @@ def remove_unused_bases(lab: Lab) -> list[Path]:
 
 def _record_path(lab: Lab, name: str) -> Path:
     return lab.home.disks / f"{name}{_RECORD_SUFFIX}"
+
+
+def _find_image_below(lab: Lab, definition: VmDefinition, disk: Path) -> Path | None:
+    """Return the image that *disk* is an overlay of; None for a clone's, which stands on a layer."""
+    base = layers.backing_file(disk)
+    if base is None or not (str(base) == definition.image or base.parent == lab.home.bases):
+        return None
+    return base if base.exists() else None
+
+
+def _write_record(path: Path, base: Path) -> None:
+    commit.publish_text(path, document.dumps(_record_of(base)), mode=0o600)
 
 
 def _record_of(base: Path) -> BaseRecord:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import errno
 import getpass
 import json
 import os
@@ -29,6 +30,8 @@ LEAVE = b"\x1d"  # Ctrl-]
 _RECENT = 24  # lines shown first
 _CONNECT = 4.0  # seconds
 _READ = 65536
+_MOST_WAITING = 1 << 16  # bytes that were typed and not taken; what comes after them is lost, as on a serial line
+_ENDED, _CLOSED = "the machine has ended", "the terminal was closed"
 # What a guest's programs may have switched on: colours, hidden cursor, bracketed paste, mouse reports (xterm's
 # ctlseqs). The other screen is left only if it was entered: doing so moves the cursor.
 _RESET = b"\x1b[0m\x1b[?25h\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1006l"
@@ -70,7 +73,6 @@ def sit_at(machine: Machine, terminal: Terminal, *, run_folder: Path) -> str:
                 line.connect(str(machine.serial_socket))
             except OSError as error:
                 raise ConflictError(f"the console of {machine.name} is not there", details=str(error)) from None
-            line.settimeout(None)
             _write(terminal.screen, _greeting(machine, seen))
             return _pass_on(line, terminal)
 
@@ -83,37 +85,65 @@ def _greeting(machine: Machine, end: int) -> bytes:
 
 def _pass_on(line: socket.socket, terminal: Terminal) -> str:
     """Pass bytes on in both directions until one side ends; return why, for people."""
-    other_screen = False
-    poll = select.poll()
-    poll.register(line, select.POLLIN)
-    poll.register(terminal.keyboard, select.POLLIN)
+    screen = _Screen(terminal.screen)
     try:
-        while True:
-            for descriptor, _ in poll.poll():
-                if descriptor == line.fileno():
-                    said = line.recv(_READ)
-                    if not said:
-                        return "the machine has ended"
-                    other_screen = _is_on_other_screen(said, before=other_screen)
-                    _write(terminal.screen, said)
-                else:
-                    typed, leaves, _ = os.read(terminal.keyboard, _READ).partition(LEAVE)
-                    if typed:
-                        line.sendall(typed)
-                    if leaves:
-                        return "left"
-                    if not typed:
-                        return "the terminal was closed"
+        return _pass_keys_and_words(line, terminal.keyboard, screen)
     except ConnectionError:
-        return "the machine has ended"
+        return _ENDED
+    except OSError as error:
+        if error.errno != errno.EIO:  # what a terminal says whose window is gone
+            raise
+        return _CLOSED
     finally:
         with contextlib.suppress(OSError):
-            _write(terminal.screen, (_LEAVE_OTHER if other_screen else b"") + _RESET + b"\r\n")
+            screen.reset()
 
 
-def _is_on_other_screen(said: bytes, *, before: bool) -> bool:
-    entered, left = said.rfind(_ENTER_OTHER), said.rfind(_LEAVE_OTHER)
-    return before if entered == left else entered > left
+def _pass_keys_and_words(line: socket.socket, keyboard: int, screen: _Screen) -> str:
+    """Do what :func:`_pass_on` does. Keys that the machine does not take wait: whatever it does, Ctrl-] is seen."""
+    line.settimeout(0)
+    waiting, poll = b"", select.poll()
+    poll.register(keyboard, select.POLLIN)
+    while True:
+        poll.register(line, select.POLLIN | (select.POLLOUT if waiting else 0))
+        for descriptor, event in poll.poll():
+            if descriptor == keyboard:
+                typed, leaves, _ = os.read(keyboard, _READ).partition(LEAVE)
+                waiting = (waiting + typed)[:_MOST_WAITING]
+                if leaves:
+                    _send(line, waiting)
+                    return "left"
+                if not typed:
+                    return _CLOSED
+            elif event & ~select.POLLOUT:
+                if not (said := line.recv(_READ)):
+                    return _ENDED
+                screen.show(said)
+            else:
+                waiting = _send(line, waiting)
+
+
+class _Screen:
+    """A person's screen, which remembers what it has to be brought back from."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._is_other = False
+
+    def show(self, said: bytes) -> None:
+        entered, left = said.rfind(_ENTER_OTHER), said.rfind(_LEAVE_OTHER)
+        self._is_other = self._is_other if entered == left else entered > left
+        _write(self._descriptor, said)
+
+    def reset(self) -> None:
+        _write(self._descriptor, (_LEAVE_OTHER if self._is_other else b"") + _RESET + b"\r\n")
+
+
+def _send(line: socket.socket, typed: bytes) -> bytes:
+    """Give the machine what it takes of *typed* now; return the rest."""
+    with contextlib.suppress(BlockingIOError):
+        return typed[line.send(typed) :]
+    return typed
 
 
 @contextlib.contextmanager
@@ -124,7 +154,8 @@ def _raw(terminal: Terminal) -> Iterator[None]:
         tty.setraw(terminal.keyboard, termios.TCSADRAIN)  # not FLUSH: what was typed ahead is the person's
         yield
     finally:
-        termios.tcsetattr(terminal.keyboard, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # its window is gone
+            termios.tcsetattr(terminal.keyboard, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager
@@ -136,12 +167,19 @@ def _seat(name: str, run_folder: Path) -> Iterator[None]:
     )
     with lock:
         began = dt.datetime.now().astimezone().isoformat(timespec="minutes")
-        facts = {"user": getpass.getuser(), "pid": os.getpid(), "since": began}
+        facts = {"user": _user(), "pid": os.getpid(), "since": began}
         commit.publish_text(who, json.dumps(facts) + "\n", mode=0o600)
         try:
             yield
         finally:
             who.unlink(missing_ok=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in containers; OSError since Python 3.13
+        return f"user {os.getuid()}"
 
 
 def _holder(who: Path) -> str:

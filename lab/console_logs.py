@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,24 +44,22 @@ def follow_log(log: Path) -> Iterator[str]:
 
     A log that is started anew, or cut, is read from its beginning.
     """
-    inode, position = _identity(log), log.stat().st_size if log.exists() else 0
+    inode, position = None, 0
+    with contextlib.suppress(FileNotFoundError):
+        facts = log.stat()
+        inode, position = facts.st_ino, facts.st_size
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may be half written yet
     while True:
-        now = _identity(log)
-        if now is not None:
-            if now != inode or log.stat().st_size < position:
-                inode, position = now, 0
-            with log.open("rb") as stream:
-                stream.seek(position)
-                data = stream.read(1 << 20)
-            if data:
-                position += len(data)
-                yield strip_control(data.decode(errors="replace"))
-                continue
-        time.sleep(_POLL)
-
-
-def _identity(log: Path) -> int | None:
-    try:
-        return log.stat().st_ino
-    except FileNotFoundError:
-        return None
+        data = b""
+        with contextlib.suppress(FileNotFoundError), log.open("rb") as stream:  # gone: it is just being started anew
+            facts = os.fstat(stream.fileno())
+            if facts.st_ino != inode or facts.st_size < position:
+                inode, position = facts.st_ino, 0
+                decoder.reset()
+            stream.seek(position)
+            data = stream.read(1 << 20)
+            position += len(data)
+        if text := strip_control(decoder.decode(data)):
+            yield text
+        if not data:
+            time.sleep(_POLL)

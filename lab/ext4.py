@@ -7,6 +7,7 @@ Documentation/filesystems/ext4/.
 
 from __future__ import annotations
 
+import itertools
 import stat
 import struct
 from collections.abc import Iterator
@@ -22,7 +23,11 @@ _METADATA_CSUM = 0x400
 _HAS_EXTENTS = 0x80000  # an inode's flag
 _EXTENT_MAGIC = 0xF30A
 _OLD_INODE = 128  # bytes of an inode as ext2 had it
+_OLD_DESCRIPTOR = 32  # bytes of a block group's description without the feature 64bit
 _LONGEST = 1 << 20  # bytes of a file or directory that is read
+_MOST_BLOCKS = _LONGEST // 1024  # the smallest ones
+_DEEPEST = 5  # of a tree of extents
+_LARGEST_BLOCK = 6  # as the format counts: 64 KiB
 _LONGEST_EXTENT = 32768  # blocks; a length above is that of blocks that were never written
 
 
@@ -56,9 +61,16 @@ class Ext4:
         if not incompatible & _EXTENTS or incompatible & (_INLINE | _ENCRYPTED):
             raise Ext4Error(f"the ext4 file system has features that are not known here ({incompatible:#x})")
         self.is_clean = not incompatible & _NEEDS_RECOVERY
-        self._block_size = 1024 << _u32(block, 0x18)
+        # A guest wrote all this, and may mean harm: what it says is measured before it is believed.
+        if (shift := _u32(block, 0x18)) > _LARGEST_BLOCK:
+            raise Ext4Error("the ext4 file system is damaged: the size of its blocks")
+        self._block_size = 1024 << shift
         self._first_block, self._per_group, self._inode_size = _u32(block, 0x14), _u32(block, 0x28), _u16(block, 0x58)
-        self._descriptor_size = _u16(block, 0xFE) if incompatible & _64BIT else 32
+        self._descriptor_size = _u16(block, 0xFE) if incompatible & _64BIT else _OLD_DESCRIPTOR
+        if not self._per_group or not _OLD_INODE <= self._inode_size <= self._block_size:
+            raise Ext4Error("the ext4 file system is damaged: its inodes")
+        if not _OLD_DESCRIPTOR <= self._descriptor_size <= self._block_size:
+            raise Ext4Error("the ext4 file system is damaged: its block groups")
         self._seed: int | None = None
         if read_only & _METADATA_CSUM:
             has_seed = incompatible & _CSUM_SEED
@@ -87,10 +99,10 @@ class Ext4:
         :raises Ext4Error: if it is longer than the file's blocks; or longer than the file, and the file system was
             not unmounted.
         """
-        data, new = self._read_inode(inode), text.encode()
-        size = _size(data)
-        new = new.ljust(size, b"\n")
-        blocks = list(self._blocks(data))
+        data = self._read_inode(inode)
+        size = _size_to_read(data)
+        new = text.encode().ljust(size, b"\n")
+        blocks = list(itertools.islice(self._blocks(data), _MOST_BLOCKS))
         if len(new) > len(blocks) * self._block_size:
             raise Ext4Error("the text does not fit into the file's blocks")
         if len(new) > size and not self.is_clean:
@@ -115,10 +127,9 @@ class Ext4:
         return entries
 
     def _content(self, inode: bytes) -> bytes:
-        size = _size(inode)
-        if size > _LONGEST:
-            raise Ext4Error(f"a file or directory has {size} bytes, more than is read here")
-        parts = (self._device.read(self._start + at * self._block_size, self._block_size) for at in self._blocks(inode))
+        size = _size_to_read(inode)
+        needed = itertools.islice(self._blocks(inode), -(-size // self._block_size))
+        parts = (self._device.read(self._start + at * self._block_size, self._block_size) for at in needed)
         content = b"".join(parts)[:size]
         if len(content) < size:
             raise Ext4Error("a file has holes")
@@ -128,19 +139,19 @@ class Ext4:
         """Yield the blocks of a file in their order."""
         if not _u32(inode, 0x20) & _HAS_EXTENTS:
             raise Ext4Error("a file is stored as ext3 does")
-        yield from self._leaves(inode[0x28:0x64])
+        yield from self._leaves(inode[0x28:0x64], deepest=_DEEPEST)
 
-    def _leaves(self, node: bytes) -> Iterator[int]:
+    def _leaves(self, node: bytes, *, deepest: int) -> Iterator[int]:
+        """Yield the blocks below *node*, which is at most *deepest* above the leaves: nearer than the one above it."""
         magic, count, _, depth = struct.unpack_from("<HHHH", node)
-        if magic != _EXTENT_MAGIC or 12 + 12 * count > len(node) or depth > 5:
+        if magic != _EXTENT_MAGIC or 12 + 12 * count > len(node) or depth > deepest:
             raise Ext4Error("a file's list of blocks is damaged")
         for number in range(count):
             at = 12 + 12 * number
             if depth:
                 low, high = struct.unpack_from("<IH", node, at + 4)
-                yield from self._leaves(
-                    self._device.read(self._start + (high << 32 | low) * self._block_size, self._block_size)
-                )
+                below = self._device.read(self._start + (high << 32 | low) * self._block_size, self._block_size)
+                yield from self._leaves(below, deepest=depth - 1)
                 continue
             length, high, low = struct.unpack_from("<HHI", node, at + 4)
             if length > _LONGEST_EXTENT:
@@ -197,5 +208,9 @@ def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
 
-def _size(inode: bytes) -> int:
-    return _u32(inode, 0x6C) << 32 | _u32(inode, 4)
+def _size_to_read(inode: bytes) -> int:
+    """Return the size of a file or directory in bytes. :raises Ext4Error: if that is more than is read here."""
+    size = _u32(inode, 0x6C) << 32 | _u32(inode, 4)
+    if size > _LONGEST:
+        raise Ext4Error(f"a file or directory has {size} bytes, more than is read here")
+    return size

@@ -76,7 +76,13 @@ def choose_machines(lab: Lab, names: Sequence[str], *, everyone: bool, labels: S
             if not ssh.is_provisioner(name) and not store.exists(name):
                 store.load(name)  # says so
         return list(dict.fromkeys(names))
-    chosen = [machine.name for machine in store.load_all() if machine.managed and _has_labels(machine, labels)]
+    good = {machine.name: machine for machine in store.load_good()}
+    chosen = [
+        name
+        for name in store.names()
+        # one whose definition is broken is one of all, and is tried; what labels it has nobody knows
+        if (good[name].managed and _has_labels(good[name], labels) if name in good else everyone)
+    ]
     if not chosen:
         what = f"has the labels {', '.join(labels)}" if labels else "is there"
         raise UsageError(f"no machine {what}", resolution="./pvmlab vm.list shows the machines")

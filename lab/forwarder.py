@@ -28,6 +28,7 @@ from pipeline.run import PIPE, Popen, spawn
 
 _LOOK = 0.5  # seconds between two looks at the definition, the machine and the ssh processes
 _AGAIN = 3.0  # seconds from an ssh's end to its next try
+_LAST_WORDS = 4096  # bytes
 _LOOPBACK = "127.0.0.1"
 _READY = "pvmlab-forward-ready"
 
@@ -39,16 +40,20 @@ class _Forward:
         self._argv = forward_arguments(ssh.config_path(lab), name, forward)
         self._process: Popen[bytes] | None = None
         self._next = 0.0
+        self._said = b""  # the end of what its ssh said on standard error
         self.state = "waits"
 
     def look(self) -> None:
         """Start its ssh if there is none, and find out how it stands."""
+        if self._process is not None:  # also while it runs: one whose pipe is full would stop
+            self._said = (self._said + _read(self._process.stderr))[-_LAST_WORDS:]
         if self._process is not None and self._process.poll() is not None:
-            said = _read(self._process.stderr).decode(errors="replace").strip()
+            said = (self._said + _read(self._process.stderr)).decode(errors="replace").strip()
             self.state = f"waits: {said.splitlines()[-1]}" if said else "waits"
             self._close()
             self._next = time.monotonic() + _AGAIN
         if self._process is None and time.monotonic() >= self._next:
+            self._said = b""
             self._process = spawn(self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         if self._process is not None and _read(self._process.stdout):
             self.state = "open"
@@ -74,7 +79,7 @@ def _read(pipe: IO[bytes] | None) -> bytes:
     """Return what is there: its other end may be open in an ssh that outlives the one we started."""
     if pipe is None or not select.select([pipe], [], [], 0)[0]:
         return b""
-    return os.read(pipe.fileno(), 4096)
+    return os.read(pipe.fileno(), 65536)
 
 
 def forward_arguments(config: Path, name: str, forward: PortForward) -> list[str]:
@@ -108,8 +113,9 @@ def serve(lab: Lab, name: str, state: Path) -> None:
                 forward.look()
             now = {str(key.host): forward.state for key, forward in open_now.items()}
             if now != told:
-                commit.publish_text(state, json.dumps(now) + "\n", mode=0o600)
-                told = now
+                with contextlib.suppress(OSError):  # a full disk closes no port
+                    commit.publish_text(state, json.dumps(now) + "\n", mode=0o600)
+                    told = now
             time.sleep(_LOOK)
     finally:
         for forward in open_now.values():

@@ -40,8 +40,10 @@ def parse_forward(text: str) -> PortForward:
         raise UsageError(f"{text!r} is no forward: {error}") from None
 
 
-def add(lab: Lab, name: str, forward: PortForward) -> None:
-    """Forward a port of 127.0.0.1 to the machine *name*, from now on if it runs; do nothing if that is so already.
+def add(lab: Lab, name: str, *wanted: PortForward) -> None:
+    """Forward ports of 127.0.0.1 to the machine *name*, from now on if it runs: all, or none if one cannot be.
+
+    Those that are forwarded so already are fine.
 
     :raises ConflictError: if another machine has the port of this host, or another program.
     :raises UsageError: if an ordinary user may not listen on it. :raises NotFoundError: if there is no such machine.
@@ -49,10 +51,11 @@ def add(lab: Lab, name: str, forward: PortForward) -> None:
     with lab.changing_definitions():
         store = DefinitionStore(lab)
         definition = store.load(name)
-        if forward in definition.forwards:
-            return
-        _require_free(lab, store, name, forward)
-        store.rewrite(dataclasses.replace(definition, forwards=(*definition.forwards, forward)))
+        for forward in wanted:
+            if forward not in definition.forwards:
+                _require_free(lab, store, definition, forward)
+                definition = dataclasses.replace(definition, forwards=(*definition.forwards, forward))
+        store.rewrite(definition)
     ensure(lab, store.load(name))
 
 
@@ -87,7 +90,7 @@ def view(lab: Lab, definition: VmDefinition) -> list[ForwardView]:
     ]
 
 
-def _require_free(lab: Lab, store: DefinitionStore, name: str, forward: PortForward) -> None:
+def _require_free(lab: Lab, store: DefinitionStore, definition: VmDefinition, forward: PortForward) -> None:
     if forward.protocol is not PortProtocol.TCP:
         raise UsageError("only TCP can be forwarded: it goes through SSH")
     if forward.host < 1024:
@@ -99,7 +102,7 @@ def _require_free(lab: Lab, store: DefinitionStore, name: str, forward: PortForw
         raise ConflictError(
             f"port {forward.host} of this host leads to the provisioner's SSH", resolution="choose another one"
         )
-    for other in store.load_all():
+    for other in [definition, *store.load_good()]:  # what a broken one has open is found below
         for taken in other.forwards:
             if taken.host == forward.host:
                 raise ConflictError(
@@ -109,6 +112,6 @@ def _require_free(lab: Lab, store: DefinitionStore, name: str, forward: PortForw
     if not addresses.is_free(forward.host):
         raise ConflictError(
             f"port {forward.host} of {addresses.LOOPBACK} is taken by another program",
-            details=f"{name} would be reached there",
+            details=f"{definition.name} would be reached there",
             resolution=f"choose another one; ss -ltnp 'sport = :{forward.host}' shows which program it is",
         )

@@ -29,12 +29,14 @@ from lab.provisioner_record import record_path
 from lab.store import DefinitionStore
 from pipeline.commit import SUFFIX
 from pipeline.errors import CommandError, PvmlabError
+from pipeline.workspace import Home
 
 YOUNG = 3600.0  # seconds: a half-made file that is younger may be somebody's at work
 # Records of processes beside a machine's: "_tpm-web1.json". The lab's own begin with an underscore, too.
 _COMPANION = re.compile(r"_[a-z]+-(?P<machine>[a-z0-9-]+)\.[a-z.]+\Z")
 _PUBLISHING = re.compile(r"\..*\.(?P<pid>\d+)\.[0-9a-f]{8}" + re.escape(SUFFIX) + r"\Z")
 _SOCKETS = (".qmp", ".serial", ".agent", ".tpm", ".door")
+_SHARED = {"layers", "snapshots"}  # folders among the disks
 
 
 class Kind(enum.StrEnum):
@@ -51,6 +53,15 @@ class Kind(enum.StrEnum):
     SNAPSHOT = "snapshot"
     HALF_MADE = "half-made"
     INTERFACE = "interface"
+
+
+# What follows the name of a machine and a dot in the names of its files.
+_OWN_SUFFIXES = {
+    Kind.LOG: re.compile(r"([a-z]+\.)?log(\.1)?\Z"),
+    Kind.STATUS: re.compile(r"(events\.)?json\Z"),
+    Kind.SETTINGS: re.compile(r"(json|answers|user-data|order)\Z"),
+    Kind.DISK: re.compile(r"((disk[0-9]+\.)?qcow2|(network-)?vars\.fd|seed\.iso|base\.json|tpm)\Z"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +93,17 @@ def plan_garbage(lab: Lab, *, now: float | None = None) -> GarbagePlan:
     found = _Search(lab, time.time() if now is None else now)
     items = [item for item in found.items() if item.path is None or item.path not in found.stood_on]
     return GarbagePlan(items=tuple(items), unknown=tuple(found.unknown))
+
+
+def find_unknown(home: Home) -> list[Path]:
+    """Return what is in the folders of machines' files and is not named as pvmlab names things: somebody's own."""
+    return [path for folder, kind in _folders(home) for path in _entries(folder) if not _is_ours(path, kind)]
+
+
+def _folders(home: Home) -> list[tuple[Path, Kind]]:
+    return [
+        (home.logs, Kind.LOG), (home.status, Kind.STATUS), (home.vms, Kind.SETTINGS), (home.disks, Kind.DISK),
+    ]  # fmt: skip
 
 
 def find_lost_processes() -> list[tuple[int, str]]:
@@ -155,7 +177,7 @@ class _Search:
         self._kept = {*store.names(), *store.strays()}
         if record_path(lab.home).exists():  # also a broken one
             self._kept.add(PROVISIONER_NAME)
-        self._running = {name for name in self._recorded() if self._runs(name)}
+        self._running = {machine for stem, machine in self._recorded() if self._runs(stem)}
         self._kept |= self._running
         self.stood_on = self._find_stood_on()
 
@@ -163,25 +185,25 @@ class _Search:
         """Yield everything, folder by folder."""
         home = self._lab.home
         yield from self._run_folder()
-        yield from self._of_machines(home.logs, Kind.LOG)
-        yield from self._of_machines(home.status, Kind.STATUS)
-        yield from self._of_machines(home.vms, Kind.SETTINGS)
-        yield from self._of_machines(home.disks, Kind.DISK)
+        for folder, kind in _folders(home):
+            yield from self._of_machines(folder, kind)
         yield from self._below_disks()
         for folder in (home.vms, home.status, home.config, home.disks, layers.layers_folder(home), home.run, home.ssh,
                        home.bases, home.logs):  # fmt: skip
             yield from self._half_made(folder)
         yield from self._interfaces()
 
-    def _recorded(self) -> set[str]:
-        records = self._lab.home.run.glob("*.json")
-        return {path.stem for path in records if _is_name(path.stem)} - {"accelerator"}
+    def _recorded(self) -> Iterator[tuple[str, str]]:
+        """Yield the records of processes, each with the machine that it is of or belongs to."""
+        for path in self._lab.home.run.glob("*.json"):
+            if (machine := _owner(path)) is not None:
+                yield path.stem, machine
 
-    def _runs(self, name: str) -> bool:
+    def _runs(self, stem: str) -> bool:
         try:
-            record = processes.find_record(self._lab.home.run / f"{name}.json")
-        except PvmlabError:  # damaged: nobody knows, so it stays
-            return True
+            record = processes.find_record(self._lab.home.run / f"{stem}.json")
+        except PvmlabError:  # damaged: nobody knows, so the machine stays; beside machines there are other files, too
+            return not stem.startswith("_")
         return record is not None and processes.is_alive(record)
 
     def _run_folder(self) -> Iterator[Garbage]:
@@ -198,13 +220,12 @@ class _Search:
     def _of_machines(self, folder: Path, kind: Kind) -> Iterator[Garbage]:
         """Yield what is in *folder* of machines that are not there."""
         for path in _entries(folder):
-            if path.name.startswith((".", "_")) or path.name in {"layers", "snapshots", "bases"}:
-                continue
             name = _owner(path)
-            if name is None or (name == PROVISIONER_NAME and kind is not Kind.DISK):
-                if name is None:
-                    self.unknown.append(path)
-            elif name not in self._kept:
+            if not _is_ours(path, kind):
+                self.unknown.append(path)
+            elif path.name.startswith((".", "_")) or name is None or name in self._kept:
+                continue
+            elif name != PROVISIONER_NAME or kind is Kind.DISK:
                 yield self._item(kind, path, f"there is no machine {name}")
 
     def _below_disks(self) -> Iterator[Garbage]:
@@ -265,6 +286,15 @@ def _owner(path: Path) -> str | None:
         return companion["machine"]
     name, dot, _ = path.name.partition(".")
     return name if dot and _is_name(name) and name != "accelerator" else None
+
+
+def _is_ours(path: Path, kind: Kind) -> bool:
+    """Tell whether *path*, in the folder of what is of *kind*, has a name that we give."""
+    if path.name.startswith((".", "_")):
+        return path.name.startswith("_") or path.name.endswith(SUFFIX)
+    if kind is Kind.DISK and path.name in _SHARED:
+        return True
+    return _owner(path) is not None and bool(_OWN_SUFFIXES[kind].match(path.name.partition(".")[2]))
 
 
 def _is_name(text: str) -> bool:

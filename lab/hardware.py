@@ -6,8 +6,10 @@ import gzip
 
 from contracts.arch import Arch
 from contracts.machine import DiskBus, Installer, MachineSource, NicModel, VmDefinition
+from distros.registry import require_release
 from lab import tpm
 from lab.firmware import find_secure_firmware
+from lab.native import require_memory, require_sources
 from pipeline.errors import UsageError
 from pipeline.workspace import Cache
 
@@ -59,3 +61,17 @@ def require_drivers(definition: VmDefinition, cache: Cache) -> None:
                 details=f"{archive} has no module {_DRIVERS[part]}",
                 resolution=f"make the machine without it, or from a definition with another kernel: see {_PAGE}",
             )
+
+
+def require_makeable(definition: VmDefinition, cache: Cache) -> None:
+    """Check that this host can make the machine, as far as that is known before its start.
+
+    :raises PvmlabError: if not.
+    """
+    if definition.installer.is_native:
+        require_sources(definition)
+    if definition.installer.is_native and definition.managed:
+        require_memory(definition, cache, require_release(definition.distro, definition.arch))
+    if definition.managed:
+        require_hardware(definition)
+        require_drivers(definition, cache)

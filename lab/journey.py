@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from contracts.machine import VmDefinition
@@ -23,13 +22,16 @@ from lab.bringup import (
     wait_for_provisioner,
 )
 from lab.cloud_machine import is_cloud
+from lab.garbage import find_unknown
 from lab.lab import Lab
 from lab.machine import StopOutcome
+from lab.machine_errors import raise_all
 from lab.progress import Reporter
+from lab.stopping import stop_together
 from lab.store import DefinitionStore, MachineRequest, require_name
 from lab.target import USUAL_START, BootFrom, StartOptions
 from lab.wait import Deadline
-from pipeline.errors import ConflictError
+from pipeline.errors import ConflictError, PvmlabError
 
 __all__ = [
     "DEFAULT_DISTRO",
@@ -144,6 +146,7 @@ def down(lab: Lab, *, reporter: Reporter, timeout: float = STOP_TIMEOUT) -> dict
     """Stop every machine of the lab, all at once, then its network; return what ended each that ran.
 
     :param timeout: seconds for the guests to shut down before they are ended by force.
+    :raises PvmlabError: if some could not be stopped, after all others are; then the provisioner and the network stay.
     """
     with lab.changing_lab():
         return _stop_all(lab, reporter, timeout=timeout, force=False)
@@ -160,34 +163,40 @@ def clean(lab: Lab, *, reporter: Reporter, with_keys: bool) -> None:
             target.clean(lab, name)
             reporter.say(f"removed {name}")
         provisioner.remove(lab)
-        _remove_folders(lab.home.disks, lab.home.bases, lab.home.logs, lab.home.status)
+        _remove_folders(lab.home.disks, lab.home.bases, lab.home.logs, lab.home.status, spared=find_unknown(lab.home))
         ssh.write_files(lab, None)
     if with_keys:
-        _remove_folders(lab.home.vms, lab.home.config, lab.home.ssh, lab.home.run)
+        spared = find_unknown(lab.home)
+        _remove_folders(lab.home.vms, lab.home.config, lab.home.ssh, lab.home.run, spared=spared)
         for folder in (lab.home.templates, lab.home.root):
             with contextlib.suppress(OSError):  # something of a person's is in it, or it was never made
                 folder.rmdir()
 
 
-def _remove_folders(*folders: Path) -> None:
+def _remove_folders(*folders: Path, spared: Collection[Path]) -> None:
+    """Remove *folders* with all that is in them but what is *spared*."""
     for folder in folders:
-        if folder.exists():
+        kept = [path for path in spared if path.parent == folder]
+        for path in folder.iterdir() if kept else ():
+            if path in kept:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if not kept and folder.exists():
             shutil.rmtree(folder)
 
 
 def _stop_all(lab: Lab, reporter: Reporter, *, timeout: float, force: bool) -> dict[str, StopOutcome]:
-    names = [name for name in machine_names(lab) if lab.machine(name).is_running()]
-    targets = [name for name in names if name != PROVISIONER_NAME]
-    outcomes = {}
-    if targets:
-        reporter.show(f"stopping {', '.join(targets)}")
-        with ThreadPoolExecutor(len(targets)) as threads:
-            stops = {name: threads.submit(lab.machine(name).stop, timeout=timeout, force=force) for name in targets}
-        outcomes = {name: stop.result() for name, stop in stops.items()}
-    if PROVISIONER_NAME in names:  # last: the others may still ask it while they shut down
+    errors: dict[str, PvmlabError] = {}
+    targets = [name for name in machine_names(lab) if name != PROVISIONER_NAME]
+    outcomes = stop_together(lab, targets, timeout=timeout, reporter=reporter, errors=errors, force=force)
+    if not errors and lab.provisioner.is_running():  # last: the others may still ask it while they shut down
         outcomes[PROVISIONER_NAME] = provisioner.stop(lab)
     for name, outcome in outcomes.items():
         reporter.say(f"{name}: {outcome}")
+    raise_all(errors, what="cannot be stopped")
     if not outcomes:
         reporter.say("no machine was running")
     lab.network.stop()

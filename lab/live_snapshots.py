@@ -24,6 +24,7 @@ _NODE = "pvmlab-memory"  # the name of the file with the memory inside QEMU
 _TAG = "memory"  # of the snapshot in that file
 _CONNECT = 4.0  # seconds
 _COMMAND = 30.0  # seconds for a command that waits for the disks
+_AGENT = 10.0  # seconds for the guest's file systems to be written out
 _JOB_LIMIT = 600.0  # seconds for a machine's memory; a gigabyte takes about two
 _POLL = 0.05
 _MEMORY_GIB = 1  # virtual size of the file: none of it is used, what a job saves is kept beside it
@@ -53,15 +54,23 @@ def frozen_file_systems(machine: Machine) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         try:
             agent = stack.enter_context(guest_agent.connect(machine.guest_agent_socket))
-            agent.execute("guest-fsfreeze-freeze", timeout=10)
         except guest_agent.AgentError:
             yield False
             return
         try:
-            yield True
+            yield _freeze(agent)
         finally:
             with contextlib.suppress(guest_agent.AgentError):
-                agent.execute("guest-fsfreeze-thaw", timeout=10)
+                agent.execute("guest-fsfreeze-thaw", timeout=_AGENT)
+
+
+def _freeze(agent: guest_agent.GuestAgent) -> bool:
+    """Return whether the file systems are in order now; one that takes longer may be so later, and is thawed too."""
+    try:
+        agent.execute("guest-fsfreeze-freeze", timeout=_AGENT)
+    except guest_agent.AgentError:
+        return False
+    return True
 
 
 def require_movable(client: QmpClient, name: str) -> None:
@@ -131,7 +140,7 @@ def let_go(machine: Machine) -> bool:
     except (qmp.QmpError, qmp.QmpTimeoutError):
         return machine.process() is None
     with contextlib.suppress(guest_agent.AgentError), guest_agent.connect(machine.guest_agent_socket) as agent:
-        agent.execute("guest-fsfreeze-thaw", timeout=10)
+        agent.execute("guest-fsfreeze-thaw", timeout=_AGENT)
     return True
 
 

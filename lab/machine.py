@@ -329,13 +329,17 @@ class Machine:
         reason = record.reason or (HOST_RESTARTED if record.is_of_another_boot else "")
         if not record.crashed and record.is_of_another_boot:  # whatever became of its sockets: nobody switched it off
             crashed = True
-        self._forget()
         if not crashed:
+            self._forget()
             self._note("its guest switched it off")
             return MachineState.OFF
         if not record.crashed:
+            try:
+                processes.write_record(self._record, dataclasses.replace(record, crashed=True, reason=reason))
+            except OSError:  # a full disk: the next look finds the same
+                return MachineState.CRASHED
             self._note(f"crashed: {reason or f'process {record.pid} is gone'}")
-        processes.write_record(self._record, dataclasses.replace(record, crashed=True, reason=reason))
+        self._forget_all_but_record()
         return MachineState.CRASHED
 
     def _clean(self, ended: ProcessRecord | None) -> None:
@@ -348,9 +352,13 @@ class Machine:
                 self._forget()
 
     def _forget(self) -> None:
+        self._forget_all_but_record()
+        self._record.unlink(missing_ok=True)
+
+    def _forget_all_but_record(self) -> None:
         tpm.end(self._home, self.name)
         forward_process.end(self._home, self.name)
-        for path in (self.qmp_socket, self.serial_socket, self.guest_agent_socket, self.pid_file, self._record):
+        for path in (self.qmp_socket, self.serial_socket, self.guest_agent_socket, self.pid_file):
             path.unlink(missing_ok=True)
 
     def _lock(self, timeout: float) -> contextlib.AbstractContextManager[None]:
@@ -361,10 +369,12 @@ class Machine:
         )
 
     def _note(self, text: str) -> None:
-        """Write a line to our own log."""
-        logs.trim(self.logs.ours, limit=1 << 20)
-        with self.logs.ours.open("a", encoding="utf-8") as log:
-            log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.name}: {text}\n")
+        """Write a line to our own log, if that can be: what was done is done, whether the disk is full or not."""
+        with contextlib.suppress(OSError):
+            self.logs.ours.parent.mkdir(parents=True, exist_ok=True)
+            logs.trim(self.logs.ours, limit=1 << 20)
+            with self.logs.ours.open("a", encoding="utf-8") as log:
+                log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.name}: {text}\n")
 
 
 def _start_error(name: str, tail: list[str], log: Path) -> PvmlabError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.lan import Lan
-from distros.strict_yaml import BrokenFileError, Fault, Node, parse
+from distros.strict_yaml import MAX_SIZE, BrokenFileError, Fault, Node, parse
 from lab.bringup import Milestone
 from lab.manifest_machines import Dependency, WantedMachine, read_machines
 from lab.manifest_schema import find_faults, plain
@@ -66,13 +66,16 @@ def load(path: Path, present: Lan) -> Manifest:
     :raises NotFoundError: if there is no such file. :raises ManifestError: with all that is wrong in it.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(MAX_SIZE + 1)
     except OSError as error:
         raise NotFoundError(
             f"the lab file {path} cannot be read",
             details=error.strerror or str(error),
             resolution=f"docs/tutorial/lab-yaml.md begins one; without a FILE it is ./{DEFAULT_FILE}",
         ) from None
+    if len(data) > MAX_SIZE:
+        raise ManifestError(path, [Fault(1, 1, "", f"it is larger than {MAX_SIZE} bytes")])
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

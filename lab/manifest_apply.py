@@ -6,7 +6,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from contracts.machine import VmDefinition
@@ -26,21 +25,22 @@ from lab.bringup import (
 )
 from lab.lab import Lab
 from lab.machine import StopOutcome
+from lab.machine_errors import raise_all
 from lab.manifest import Manifest
+from lab.manifest_checks import Check, read_current, require_allowed, require_possible
 from lab.manifest_crew import Crew, Outcome, State
 from lab.manifest_order import levels
-from lab.manifest_plan import Action, ActionKind, CurrentLab, CurrentMachine, Plan, changed, make_plan
+from lab.manifest_plan import Action, ActionKind, Plan, changed, make_plan
 from lab.network_settings import read_settings, write_settings
 from lab.progress import Reporter
 from lab.progress_many import Board
 from lab.spec import AcceleratorKind
-from lab.store import DefinitionStore, MachineRequest
+from lab.stopping import may_run, stop_together
+from lab.store import DefinitionStore
 from lab.wait import Deadline
-from pipeline.errors import ConflictError, PvmlabError
+from pipeline.errors import ConflictError, HostError, PvmlabError
 
 _STOP = 60.0  # seconds for a guest to shut down
-Check = Callable[[VmDefinition, MachineRequest | None], None]
-"""Is shown a machine before its start, with what is asked for if it is still to be made."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,14 @@ class UpOptions:
     """How to bring a lab up.
 
     :ivar recreate: make machines anew that cannot be changed; what is on their disks is lost.
-    :ivar prune: remove machines that the file does not name. :ivar jobs: machines on their way at once; 0 to choose.
+    :ivar prune: remove machines that the file does not name. :ivar agreed: machines that somebody agreed to lose by
+        these two; None for any. :ivar jobs: machines on their way at once; 0 to choose.
     :ivar timeout: seconds for each machine; None for plenty.
     """
 
     recreate: bool = False
     prune: bool = False
+    agreed: frozenset[str] | None = None
     jobs: int = 0
     timeout: float | None = None
 
@@ -64,7 +66,7 @@ class LabUpError(PvmlabError):
     def __init__(self, outcomes: Mapping[str, Outcome]) -> None:
         self.outcomes = dict(outcomes)
         bad = {name: outcome for name, outcome in outcomes.items() if outcome.state is not State.UP}
-        first = next(outcome.error for outcome in bad.values() if outcome.error is not None)
+        first = next((outcome.error for outcome in bad.values() if outcome.error is not None), None)
         if isinstance(first, PvmlabError):
             self.exit_code = first.exit_code
         super().__init__(
@@ -72,29 +74,6 @@ class LabUpError(PvmlabError):
             details="\n".join(_lines(bad)),
             resolution="the same command again tries those that are missing; ./pvmlab vm.logs NAME shows a console",
         )
-
-
-def read_current(lab: Lab) -> CurrentLab:
-    """Return what is there. Looking changes nothing.
-
-    :raises BrokenDefinitionError: for a definition that cannot be understood.
-    """
-    store, record = DefinitionStore(lab), provisioner.find_record(lab)
-    machines = {
-        definition.name: CurrentMachine(
-            definition=definition,
-            running=lab.machine(definition.name).is_running(),
-            user_data=store.find_user_data(definition.name),
-            answers=_read(store, definition),
-        )
-        for definition in store.load_all()
-    }
-    return CurrentLab(
-        lan=lab.lan,
-        mode=record.mode if record is not None else None,
-        provisioner_running=lab.provisioner.is_running(),
-        machines=machines,
-    )
 
 
 def up(
@@ -114,11 +93,12 @@ def up(
         current = read_current(lab)
         plan = make_plan(manifest, current, prune=options.prune)
         require_allowed(plan, manifest, current, recreate=options.recreate)
-        _check_all(plan, manifest, current, check)
+        _require_agreed(plan, options)
+        require_possible(lab, plan, manifest, current, check)
         for trial in {_kind(machine.trial): machine.trial for machine in manifest.machines}.values():
             ensure_artifacts(artifacts, trial)
-        _check_all(plan, manifest, current, check)
-        _Change(lab, manifest, current, reporter).carry_out(plan)
+        require_possible(lab, plan, manifest, current, check)
+        _Change(lab, manifest, reporter).carry_out(plan)
         with stopped_if_interrupted(lab) as starting:
             _bring_provisioner_up(lab, reporter, artifacts, starting)
             board.done("lab")  # from here on, the machines tell
@@ -129,69 +109,44 @@ def up(
     return outcomes
 
 
-def _check_all(plan: Plan, manifest: Manifest, current: CurrentLab, check: Check) -> None:
-    """Have *check* look at the machines that will be made, and at those that will be started."""
-    made = {action.name for action in plan.of(ActionKind.CREATE, ActionKind.RECREATE)}
-    restarted = {action.name for action in plan.actions if action.restarts}
-    for machine in manifest.machines:
-        if machine.name in made:
-            check(target.with_sources(machine.trial), machine.request)
-        elif machine.name in restarted or not current.machines[machine.name].running:
-            check(current.machines[machine.name].definition, None)
+def _require_agreed(plan: Plan, options: UpOptions) -> None:
+    """Check that nothing is lost of which nobody was asked, as the lab may have changed since.
+
+    :raises ConflictError: if it would be.
+    """
+    lost = [action.name for action in plan.of(ActionKind.REMOVE, ActionKind.RECREATE)]
+    if options.agreed is not None and (more := [name for name in lost if name not in options.agreed]):
+        raise ConflictError(
+            f"what is on the disks of {', '.join(more)} would be lost, too: the lab was changed meanwhile",
+            resolution="the same command again asks anew",
+        )
 
 
 def down(lab: Lab, manifest: Manifest, *, reporter: Reporter, timeout: float = _STOP) -> dict[str, StopOutcome]:
     """Stop the machines of *manifest*, those that wait for others before these; and the provisioner, if none is left.
 
     :param timeout: seconds for the guests of each step to shut down before they are ended by force.
+    :raises PvmlabError: if one could not be stopped; after all others are.
     """
     graph = {machine.name: [one.name for one in machine.after] for machine in manifest.machines}
     outcomes: dict[str, StopOutcome] = {}
+    errors: dict[str, PvmlabError] = {}
     with lab.changing_lab():
         for group in reversed(levels(graph)):
-            running = [name for name in group if lab.machine(name).is_running()]
-            if running:
-                reporter.show(f"stopping {', '.join(running)}")
-                with ThreadPoolExecutor(len(running)) as threads:
-                    stops = {name: threads.submit(lab.machine(name).stop, timeout=timeout) for name in running}
-                outcomes |= {name: stop.result() for name, stop in stops.items()}
-        others = [name for name in machine_names(lab) if name != PROVISIONER_NAME and lab.machine(name).is_running()]
-        if not others and lab.provisioner.is_running():
-            outcomes[PROVISIONER_NAME] = provisioner.stop(lab)
-        stop_unused_network(lab)
+            outcomes |= stop_together(lab, group, timeout=timeout, reporter=reporter, errors=errors)
+        others = [name for name in machine_names(lab) if name != PROVISIONER_NAME and may_run(lab, name)]
+        if not others:
+            if lab.provisioner.is_running():
+                outcomes[PROVISIONER_NAME] = provisioner.stop(lab)
+            stop_unused_network(lab)
     for name, outcome in outcomes.items():
         reporter.say(f"{name}: {outcome}")
     if others:
         reporter.say(f"the provisioner runs on, for {', '.join(others)}")
     elif not outcomes:
         reporter.say("no machine was running")
+    raise_all(errors, what="cannot be stopped")
     return outcomes
-
-
-def require_allowed(plan: Plan, manifest: Manifest, current: CurrentLab, *, recreate: bool) -> None:
-    """Check that *plan* may be carried out.
-
-    :raises ConflictError: if machines have to be made anew without *recreate*; if the network is to be another one
-        under machines; if a machine of the file is not the lab's to run.
-    """
-    adopted = [machine.name for machine in manifest.machines if _is_adopted(current, machine.name)]
-    if adopted:
-        raise ConflictError(
-            f"{', '.join(adopted)}: adopted, no machine that this lab runs", resolution="leave it out of the file"
-        )
-    if plan.of(ActionKind.NETWORK) and (current.machines or current.provisioner_running):
-        raise ConflictError(
-            "the network cannot become another one while there are machines or a provisioner on it",
-            details="\n".join(reason for action in plan.of(ActionKind.NETWORK) for reason in action.reasons),
-            resolution="./pvmlab clean first, which removes all machines",
-        )
-    lost = plan.of(ActionKind.RECREATE)
-    if lost and not recreate:
-        raise ConflictError(
-            f"{', '.join(action.name for action in lost)}: this cannot be changed in a machine that is there",
-            details="\n".join(f"{action.name}: {'; '.join(action.reasons)}" for action in lost),
-            resolution="--recreate makes them anew, and what is on their disks is lost",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,14 +155,22 @@ class _Change:
 
     lab: Lab
     manifest: Manifest
-    current: CurrentLab
     reporter: Reporter
 
     def carry_out(self, plan: Plan) -> None:
-        """Do it all, in the plan's order."""
+        """Do it all, in the plan's order; but what is made anew is removed first: one may get another's address."""
         self.lab.ensure_folders()
-        for action in plan.actions:
+        for action in plan.of(ActionKind.NETWORK, ActionKind.PROVISIONER, ActionKind.REMOVE):
             self._carry_out(action)
+        for action in plan.of(ActionKind.RECREATE):
+            target.clean(self.lab, action.name)
+        made = {action.name: action for action in plan.of(ActionKind.RECREATE, ActionKind.CREATE)}
+        wanted = [machine.request for machine in self.manifest.machines if machine.name in made]
+        for action in plan.of(ActionKind.CHANGE):
+            self._carry_out(action)
+        for request in DefinitionStore(self.lab).with_addresses(wanted):
+            target.create(self.lab, request)
+            self._say(made[request.name])
         provisioner.create(self.lab, self.manifest.mode)  # does nothing if it is there
 
     def _carry_out(self, action: Action) -> None:
@@ -220,19 +183,9 @@ class _Change:
                 provisioner.create(self.lab, self.manifest.mode)
             case ActionKind.REMOVE:
                 target.clean(self.lab, action.name)
-            case ActionKind.RECREATE:
-                target.clean(self.lab, action.name)
-                self._create(action.name)
-            case ActionKind.CREATE:
-                self._create(action.name)
-            case ActionKind.CHANGE:
+            case _:
                 self._change(action)
-            case ActionKind.START:
-                return
-        self.reporter.say(f"{action.name}: {_DONE[action.kind]}: {'; '.join(action.reasons)}")
-
-    def _create(self, name: str) -> None:
-        target.create(self.lab, next(each.request for each in self.manifest.machines if each.name == name))
+        self._say(action)
 
     def _change(self, action: Action) -> None:
         wanted = next(each for each in self.manifest.machines if each.name == action.name)
@@ -241,6 +194,9 @@ class _Change:
         store = DefinitionStore(self.lab)
         with self.lab.changing_definitions():
             store.rewrite(changed(store.load(action.name), wanted))
+
+    def _say(self, action: Action) -> None:
+        self.reporter.say(f"{action.name}: {_DONE[action.kind]}: {'; '.join(action.reasons)}")
 
 
 _DONE = {
@@ -270,9 +226,10 @@ def _bring_up(
                 lab, definitions[name], reporters[name], artifacts, options.timeout, reached=reached, interrupt=go_on
             ).run_on_provisioner(starting)
             reporters[name].say(f"{name}: up")
-        except PvmlabError as error:
-            reporters[name].say(f"{name}: failed: {error.brief}")
-            raise
+        except (PvmlabError, OSError) as error:
+            told = HostError(error) if isinstance(error, OSError) and HostError.knows(error) else error
+            reporters[name].say(f"{name}: failed: {told}")
+            raise told from None
         finally:
             board.done(name)
 
@@ -311,18 +268,6 @@ def free_memory_mib() -> int:
 def _kind(machine: VmDefinition) -> tuple[object, ...]:
     """Return what decides from which artifacts a machine is made."""
     return machine.distro, machine.arch, machine.installer, machine.source, bool(machine.image)
-
-
-def _is_adopted(current: CurrentLab, name: str) -> bool:
-    there = current.machines.get(name)
-    return there is not None and not there.definition.managed
-
-
-def _read(store: DefinitionStore, definition: VmDefinition) -> str | None:
-    try:
-        return store.answers_path(definition.name).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
 
 
 def _lines(bad: Mapping[str, Outcome]) -> list[str]:

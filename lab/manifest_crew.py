@@ -105,7 +105,7 @@ class Crew:
         """Return why what *name* waits for will not come any more, or nothing if it may."""
         for one in self._waits[name]:
             outcome = self._outcomes.get(one.name)
-            if outcome is not None and outcome.state is not State.UP and not self._has_reached(one):
+            if outcome is not None and not self._has_reached(one):
                 return f"it waits for {one.name} ({one.condition}), which {_AS[outcome.state]}"
         return ""
 
@@ -152,4 +152,4 @@ class Crew:
             thread.join(timeout=max(0.0, end - time.monotonic()))
 
 
-_AS = {State.FAILED: "failed", State.SKIPPED: "was skipped"}
+_AS = {State.FAILED: "failed", State.SKIPPED: "was skipped", State.UP: "never comes to that"}

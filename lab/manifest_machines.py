@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +28,14 @@ from distros.registry import require_release
 from distros.release import MediumKind
 from distros.strict_yaml import Fault, Node
 from lab.bringup import Milestone
+from lab.cards import require_asked
 from lab.cloud_machine import require_image, require_room
+from lab.machine_request import CardRequest, MachineRequest, define
 from lab.manifest_order import find_cycle
-from lab.manifest_schema import plain
+from lab.manifest_schema import find_octals, plain
 from lab.native import native_installer, read_answers
 from lab.sizes import parse_size
-from lab.store import CardRequest, MachineRequest, define, require_address_said, require_addresses, require_name
+from lab.store import require_name
 from lab.user_data import find_fault, read_user_data
 from pipeline.errors import PvmlabError, UsageError
 from pipeline.media.cloud_image import inspect_image
@@ -81,15 +84,20 @@ def read_machines(
     found: dict[str, list[WantedMachine]] = {}
     waits: dict[str, Mapping[str, Node]] = {}
     names: dict[str, str] = {}
+    room = left = int(lan.last_reservable) - int(lan.network[0]) - 1  # not the provisioner's
     for name, node in _content(top.get("machines")).items():
         if any(f"{path}.".startswith(f"{node.path}.") for path in broken):
             continue
         reader = _Reader(name, node, {**defaults, **_content(node)}, lan, folder, faults)
-        found[name] = list(reader.machines())
+        # one at least, for its faults; more than there is room for would only take time
+        found[name] = list(islice(reader.machines(), max(1, left + 1)))
+        left -= sum(machine.request.cards for machine in found[name])
         waits[name] = reader.waits()
         for machine in found[name]:
             if (other := names.setdefault(machine.name, name)) != name:
                 _add(faults, node, f"its machine {machine.name} is one of {other}, too", key=True)
+    if left < 0:
+        _add(faults, top["machines"], f"they have more LAN cards than {lan.subnet} has addresses for: {room}")
     _check_addresses(found, top, lan, faults)
     return _with_dependencies(found, waits, top, faults, complete=not broken)
 
@@ -146,6 +154,8 @@ class _Reader:
         disk = self._plain("disk")
         if disk is True and MediumKind.CLOUD_IMAGE not in release.sources[arch].media:
             _add(self.faults, self.values["disk"], f"the definition of {distro} names no cloud image for {arch}")
+        if "user-data" in self.values:
+            self.faults.extend(find_octals(self.values["user-data"]))
         image = self._try_at("disk", lambda value: require_image(str(self._path(value)))) if disk is not True else None
         request = MachineRequest(
             name=name, distro=distro, arch=arch, installer=installer, answers=answers,
@@ -183,16 +193,15 @@ class _Reader:
 
     def _user_data(self, value: Any) -> str:
         """Return user-data: a mapping is a cloud-config, a text of several lines is itself, any other names a file."""
-        if isinstance(value, dict):
-            return "#cloud-config\n" + dump_yaml(value, indent=2) + "\n"
-        if "\n" not in value:
+        if isinstance(value, str) and "\n" not in value:
             return read_user_data(self._path(value))
-        if fault := find_fault(value):
+        text = value if isinstance(value, str) else "#cloud-config\n" + dump_yaml(value, indent=2) + "\n"
+        if fault := find_fault(text):
             raise UsageError(f"it {fault}")
-        return str(value)
+        return text
 
     def _path(self, text: str) -> Path:
-        return self.folder / Path(text).expanduser()
+        return self.folder / os.path.expanduser(text)  # noqa: PTH111 (Path's raises for a user who is not there)
 
     def _several(self, key: str) -> Sequence[str]:
         found = self._plain(key)
@@ -244,23 +253,15 @@ def _label(key: str, value: str) -> Label:
 def _check_addresses(
     found: Mapping[str, Sequence[WantedMachine]], top: Mapping[str, Node], lan: Lan, faults: list[Fault]
 ) -> None:
-    """Check that the addresses that are asked for can be had, and are enough for all."""
+    """Check that the addresses that are asked for can be had."""
     owners: dict[str, str] = {str(lan.provisioner): "the provisioner"}
-    nodes, cards = _content(top.get("machines")), 0
+    nodes = _content(top.get("machines"))
     for name, machines in found.items():
         for machine in machines:
-            cards += machine.request.cards
-            first = CardRequest(mac=machine.request.mac, ip=machine.request.ip, ipv6=machine.request.ipv6)
-            for card in (first, *machine.request.more_cards):
-                try:
-                    require_address_said(machine.request, lan)
-                    require_addresses(card, lan, owners, machine.name)
-                except PvmlabError as error:
-                    _add(faults, nodes[name], f"{error.brief}; {error.resolution}".rstrip("; "), key=True)
-                    break
-    room = int(lan.last_reservable) - int(lan.network[0]) - 1  # not the provisioner's
-    if cards > room:
-        _add(faults, top["machines"], f"they have {cards} LAN cards, and {lan.subnet} has addresses for {room}")
+            try:
+                require_asked(machine.request, lan, owners)
+            except PvmlabError as error:
+                _add(faults, nodes[name], f"{error.brief}; {error.resolution}".rstrip("; "), key=True)
 
 
 def _with_dependencies(

@@ -54,22 +54,32 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurrentMachine:
-    """A machine that is there. :ivar user_data: a person's own; :ivar answers: a person's own answer file."""
+    """A machine that is there.
+
+    :ivar user_data: a person's own. :ivar answers: a person's own answer file.
+    :ivar outdated: what it runs with that was changed since its start, for people.
+    """
 
     definition: VmDefinition
     running: bool
     user_data: str | None = None
     answers: str | None = None
+    outdated: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurrentLab:
-    """What is there. :ivar mode: of the provisioner, None if there is none yet."""
+    """What is there.
+
+    :ivar mode: of the provisioner, None if there is none yet.
+    :ivar broken: names of machines that cannot be understood.
+    """
 
     lan: Lan
     mode: ProvisionerMode | None
     provisioner_running: bool
     machines: Mapping[str, CurrentMachine]
+    broken: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +98,7 @@ class Action:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do, in order. :ivar extra: machines that no line of the file asks for, and that stay without --prune."""
+    """What to do, in order. :ivar extra: machines of which the file says nothing, and that stay."""
 
     actions: tuple[Action, ...]
     extra: tuple[str, ...]
@@ -116,7 +126,7 @@ def make_plan(manifest: Manifest, current: CurrentLab, *, prune: bool = False) -
         actions += _of_machine(machine, current.machines.get(machine.name))
     order = list(ActionKind)
     actions.sort(key=lambda action: order.index(action.kind))  # stable: within a kind as in the file
-    return Plan(actions=tuple(actions), extra=() if prune else tuple(extra))
+    return Plan(actions=tuple(actions), extra=(*(() if prune else extra), *current.broken))
 
 
 def find_differences(wanted: WantedMachine, there: CurrentMachine) -> list[Difference]:
@@ -217,8 +227,10 @@ def _of_machine(machine: WantedMachine, there: CurrentMachine | None) -> Iterato
         yield Action(kind=ActionKind.CREATE, name=name, reasons=(reason,))
         return
     found = find_differences(machine, there)
-    reasons = tuple(map(str, found))
+    reasons = (*map(str, found), *there.outdated)
     effect = max((difference.effect for difference in found), default=None)
+    if there.outdated:
+        effect = max(effect or Effect.LIVE, Effect.RESTART)
     if effect is Effect.RECREATE:
         yield Action(kind=ActionKind.RECREATE, name=name, reasons=reasons, restarts=there.running)
         return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from distros.strict_yaml import Fault, Node
 
 SCHEMA_FILE = Path(__file__).with_name("lab.schema.json")
 _EXTENSION = "x-"
+_OCTAL_ONCE = re.compile(r"[-+]?0[0-9]+\Z")
 
 
 @functools.cache
@@ -40,13 +43,26 @@ def plain(node: Node) -> Any:
 
 def find_faults(node: Node) -> list[Fault]:
     """Return all that the schema refuses in the whole file."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 (0.1 s that only these verbs pay)
+    from jsonschema import Draft202012Validator, validators  # noqa: PLC0415 (0.1 s that only these verbs pay)
 
-    validator = Draft202012Validator(schema())
+    # JSON Schema takes 2.0 for an integer; no reader of ours does
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    strict = validators.extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    validator = strict(schema())
     faults: list[Fault] = []
     for error in validator.iter_errors(plain(node)):
         faults += _faults(error, _find(node, error.absolute_path))
     return faults
+
+
+def find_octals(node: Node) -> list[Fault]:
+    """Return the numbers in *node* that mean something else to cloud-init, a reader of YAML 1.1, than they do here."""
+    if isinstance(node.content, (dict, list)):
+        values = node.content.values() if isinstance(node.content, dict) else node.content
+        return [fault for value in values for fault in find_octals(value)]
+    if node.kind != "a number" or not _OCTAL_ONCE.match(node.content):
+        return []
+    return [Fault(*node.place, node.path, f"{node.content} may be read as octal or decimal; put it in quotes")]
 
 
 def _faults(error: Any, node: Node) -> Iterable[Fault]:
@@ -80,9 +96,8 @@ def _find(node: Node, path: Iterable[str | int]) -> Node:
 
 
 def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text  # 0o17, .inf: no number that is asked for anywhere
+    readers: tuple[Callable[[str], int | float], ...] = (int, float, lambda text: int(text, base=0))  # last: 0x1f, 0o17
+    for read in readers:
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text  # .inf: no number that is asked for anywhere

@@ -119,7 +119,7 @@ class SwitchNetwork:
                 raise PvmlabError(
                     f"the lab's switch runs, but its socket {self.socket} is gone",
                     details="machines that run keep their network, new ones cannot join it",
-                    resolution="./pvmlab down, then ./pvmlab up",
+                    resolution="./pvmlab down, then start the machines again",
                 )
         return self.socket
 
@@ -160,13 +160,13 @@ class SwitchNetwork:
                 self._record, ProcessRecord(token=str(self.socket)), argv, cwd=REPOSITORY, log=log
             )
         try:
-            self._wait_until_itlistens(record)
+            self._wait_until_it_listens(record)
         except BaseException:
             processes.end_process(record)
             self._forget()
             raise
 
-    def _wait_until_itlistens(self, record: ProcessRecord) -> None:
+    def _wait_until_it_listens(self, record: ProcessRecord) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
         while not listens(self.socket):
             if not processes.is_alive(record) or time.monotonic() > deadline:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from contracts import document
@@ -55,7 +55,10 @@ class NetworkSettings:
         if self.socket and self.kind is not NetworkKind.VMNET:
             raise ValueError("socket is for vmnet only")
         if self.host_address:
-            ipaddress.IPv4Address(self.host_address)
+            try:
+                ipaddress.IPv4Address(self.host_address)
+            except ValueError:
+                raise ValueError(f"host_address {self.host_address!r} is not an IPv4 address") from None
 
 
 def settings_path(home: Home) -> Path:
@@ -123,9 +126,10 @@ def require_usable_lan(lan: Lan, settings: NetworkSettings, *, has_way_out: bool
             )
 
 
-def find_overlaps(lan: Lan, routes: str | None = None) -> list[str]:
+def find_overlaps(lan: Lan, routes: str | None = None, *, besides: Collection[str] = ()) -> list[str]:
     """Return the networks of this host that the lab's subnet overlaps, default routes left out.
 
+    :param besides: interfaces that do not count: the lab's own.
     :param routes: the text of ``/proc/net/route`` (proc(5)), read if None; without such a file there are none.
     """
     if routes is None:
@@ -134,7 +138,11 @@ def find_overlaps(lan: Lan, routes: str | None = None) -> list[str]:
     for line in routes.splitlines()[1:]:
         fields = line.split()
         base, mask = (int.from_bytes(bytes.fromhex(fields[number]), "little") for number in (1, 7))
-        if mask and (other := ipaddress.IPv4Network((base, mask.bit_count()))).overlaps(lan.network):
+        if (
+            mask
+            and fields[0] not in besides
+            and (other := ipaddress.IPv4Network((base, mask.bit_count()))).overlaps(lan.network)
+        ):
             found.add(f"{other} on {fields[0]}")
     return sorted(found)
 

@@ -126,8 +126,9 @@ def stray_interfaces(lab: Lab) -> list[str]:
 
 
 def _is_stray(lab: Lab, interface: str) -> bool:
-    home = bridge.home_of(interface)
-    return home == lab.home.root or not home.is_dir()
+    if bridge.is_used(interface):  # of a machine that runs on, whatever became of its lab's folder
+        return False
+    return bridge.home_of(interface) == lab.home.root or bridge.is_abandoned(interface)
 
 
 def _carrier(lab: Lab) -> str:

@@ -71,12 +71,19 @@ def find_record(path: Path) -> ProcessRecord | None:
 
     A record whose writer died between the intent and the process is completed by looking for its token.
 
-    :raises ConflictError: if the file is not one of our records.
+    :raises ConflictError: if the file is not one of our records, or somebody else's.
     """
     try:
         record = ProcessRecord(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise ConflictError(
+            f"the process record {path} cannot be read",
+            details=error.strerror or "",
+            resolution="it was made by another user, root say: work on this machine as that user, or give the lab's "
+            "files to yours",
+        ) from None
     except (ValueError, TypeError) as error:
         raise ConflictError(
             f"the process record {path} is damaged",
@@ -109,7 +116,12 @@ def spawn_recorded(
         raise
     _children[child.pid] = child
     record = dataclasses.replace(record, pid=child.pid, start_time=_start_time(child.pid))
-    write_record(path, record)
+    try:
+        write_record(path, record)
+    except BaseException:  # a full disk, say: what runs is recorded
+        end_process(record)
+        path.unlink()
+        raise
     return record
 
 

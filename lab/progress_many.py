@@ -48,6 +48,7 @@ class LiveBoard:
         self._start = time.monotonic()
         self._progress: Progress | None = None  # opened late: what builds artifacts writes to the same terminal
         self._tasks: dict[str, TaskID] = {}
+        self._closed = False
         self._lock = threading.Lock()
 
     def reporter(self, name: str) -> Reporter:
@@ -62,8 +63,9 @@ class LiveBoard:
                 self._progress.remove_task(task)
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Give the terminal back, for good: a machine that was interrupted may still tell something."""
         with self._lock:
+            self._closed = True
             if self._progress is not None:
                 self._progress.stop()
                 self._progress = None
@@ -81,6 +83,8 @@ class LiveBoard:
         """Change the moving line of *name*."""
         description = text if percent is None else f"{text}, {percent} %"
         with self._lock:
+            if self._closed:
+                return
             if self._progress is None:
                 self._progress = open_progress()
             if name not in self._tasks:

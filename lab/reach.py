@@ -20,10 +20,12 @@ def require_reachable(lab: Lab, name: str) -> None:
 
 
 def find_fault(lab: Lab, name: str) -> PvmlabError | None:
-    """Return why the machine *name* cannot be reached, or None. :raises NotFoundError: if there is none."""
-    if name != PROVISIONER_NAME and not DefinitionStore(lab).exists(name):
-        DefinitionStore(lab).load(name)  # says so
-    for needed in dict.fromkeys((name, PROVISIONER_NAME)):
+    """Return why the machine *name* cannot be reached, or None. :raises NotFoundError: if there is none.
+
+    Whether an adopted one runs is not known here: ssh finds out.
+    """
+    is_ours = name != PROVISIONER_NAME and not DefinitionStore(lab).is_adopted(name)
+    for needed in [*([name] if is_ours else []), PROVISIONER_NAME]:
         state = watch.look(lab.machine(needed))
         if state is MachineState.STUCK:
             return ConflictError(

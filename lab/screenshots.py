@@ -8,7 +8,7 @@ from pathlib import Path
 from lab import qmp
 from lab.machine import Machine
 from pipeline import commit
-from pipeline.errors import ConflictError, PvmlabError
+from pipeline.errors import ConflictError, HostError, PvmlabError
 
 _TIMEOUT = 10.0  # seconds; it takes milliseconds
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -18,22 +18,33 @@ def take_screenshot(machine: Machine, path: Path) -> tuple[int, int]:
     """Publish a PNG of the machine's screen at *path*; return its width and height in pixels.
 
     :raises ConflictError: if the machine is off, or has no graphics card.
-    :raises QmpTimeoutError: if its QEMU does not answer.
+    :raises QmpTimeoutError: if its QEMU does not answer. :raises PvmlabError: if nothing can be written there.
     """
     if machine.process() is None:
         raise ConflictError(f"{machine.name} is off: it shows nothing", resolution=f"./pvmlab vm.start {machine.name}")
-    with commit.publish(path.absolute()) as temporary:
-        try:
-            with qmp.connect(machine.qmp_socket) as client:
-                client.execute("screendump", {"filename": str(temporary), "format": "png"}, timeout=_TIMEOUT)
-        except qmp.QmpError as error:
-            raise ConflictError(
-                f"there is no picture of {machine.name}: {error.brief}",
-                details=error.details,
-                resolution="a machine that was started without a graphics card has none: "
-                f"./pvmlab vm.logs {machine.name} shows its serial console",
-            ) from None
-        return _size(temporary.read_bytes()[:24])
+    try:
+        with commit.publish(path.absolute()) as temporary:
+            _dump_screen(machine, temporary)
+            return _size(temporary.read_bytes()[:24])
+    except OSError as error:
+        if HostError.knows(error):
+            raise
+        raise PvmlabError(
+            f"the picture cannot be written to {path}", details=str(error), resolution="choose another --file"
+        ) from None
+
+
+def _dump_screen(machine: Machine, path: Path) -> None:
+    try:
+        with qmp.connect(machine.qmp_socket) as client:
+            client.execute("screendump", {"filename": str(path), "format": "png"}, timeout=_TIMEOUT)
+    except qmp.QmpError as error:
+        raise ConflictError(
+            f"there is no picture of {machine.name}: {error.brief}",
+            details=error.details,
+            resolution="a machine that was started without a graphics card has none: "
+            f"./pvmlab vm.logs {machine.name} shows its serial console",
+        ) from None
 
 
 def _size(head: bytes) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import re
 
 from pipeline.errors import UsageError
 
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18})\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _FACTORS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -18,7 +18,7 @@ def parse_size(text: str, *, unit: str, option: str) -> int:
     """
     match = _SIZE.match(text.strip())
     if match is None:
-        raise UsageError(f"{option} {text!r} is not a size", resolution="write it like 512M, 2G or 2GiB")
+        raise UsageError(f"{option} {text!r:.60} is not a size", resolution="write it like 512M, 2G or 2GiB")
     number, letter = int(match[1]), match[2].lower() or unit
     size, rest = divmod(number << 10 * _FACTORS[letter], 1 << 10 * _FACTORS[unit])
     if rest:

@@ -7,6 +7,7 @@
     vars.fd       the machine's UEFI variables (and network.vars.fd, those of a Secure Boot machine's network boot)
     tpm.tar       its TPM's state
     status.json   its install state
+    token.json    what is kept of the token of its last boot, to know it by; it is never put back
     memory.qcow2  the memory of a machine that was running
 
 ``_restoring`` beside them names the snapshot that is being restored: whoever finds it carries that to its end, since
@@ -119,9 +120,17 @@ def list_snapshots(home: Home, machine: str) -> list[Snapshot]:
 def require_snapshot(home: Home, machine: str, name: str) -> Snapshot:
     """Return the snapshot *name* of *machine*.
 
-    :raises UsageError: if that is no name. :raises NotFoundError: if there is none, or it cannot be understood.
+    :raises UsageError: if that is no name. :raises NotFoundError: if there is none.
+    :raises ConflictError: if it cannot be understood.
     """
-    snapshot = _read(snapshot_folder(home, machine, require_snapshot_name(name)) / _RECORD)
+    record = snapshot_folder(home, machine, require_snapshot_name(name)) / _RECORD
+    snapshot = _read(record)
+    if snapshot is None and record.exists():
+        raise ConflictError(
+            f"the record of the snapshot {name} of {machine} is damaged",
+            details=str(record),
+            resolution=f"repair it; or remove the folder {record.parent}, then the snapshot is gone",
+        )
     if snapshot is None:
         known = ", ".join(each.name for each in list_snapshots(home, machine))
         raise NotFoundError(
@@ -181,13 +190,8 @@ def sweep_layers(home: Home) -> list[Path]:
     """
     if not layers.layers_folder(home).exists():
         return []
-    records = list(_snapshots_folder(home).glob(f"*/*/{_RECORD}"))
-    snapshots = [_read(path) for path in records]
-    if any(snapshot is None for snapshot in snapshots):
-        return []
-    needed = {layer_path(home, disk) for snapshot in snapshots if snapshot for disk in snapshot.disks}
-    with layers.changing(home):
-        return layers.sweep(home, needed)
+    with layers.changing(home):  # looked at with the lock: a snapshot may be taken while we wait for that
+        return layers.sweep(home, needed_layers(home, [path.name for path in _snapshots_folder(home).glob("*")]))
 
 
 def layer_path(home: Home, disk: FrozenDisk) -> Path:
@@ -217,19 +221,19 @@ def finish(home: Home, machine: str) -> None:
     for file in snapshot.files:
         _put_back(snapshot_folder(home, machine, name) / file.name, home.root / file.place)
     for place in snapshot.missing:
-        (home.root / place).unlink(missing_ok=True)
+        _remove(home.root / place)
     marker.unlink()
 
 
 @contextlib.contextmanager
 def marked_as_waiting(home: Home, machine: str) -> Iterator[None]:
-    """Mark that a running machine is held still for a snapshot: if we are killed, the next command lets it go on."""
-    marker = _folder(home, machine) / _WAITING
-    commit.publish_text(marker, "", mode=0o600)
-    try:
-        yield
-    finally:
-        marker.unlink(missing_ok=True)
+    """Mark that a running machine is held still for a snapshot, until the block has ended well.
+
+    If we are killed or interrupted, or QEMU does not answer, the next command lets the machine go on.
+    """
+    commit.publish_text(_folder(home, machine) / _WAITING, "", mode=0o600)
+    yield
+    forget_waiting(home, machine)
 
 
 def needs_care(home: Home, machine: str) -> bool:
@@ -247,9 +251,16 @@ def forget_waiting(home: Home, machine: str) -> None:
     (_folder(home, machine) / _WAITING).unlink(missing_ok=True)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _put_back(source: Path, place: Path) -> None:
     if source.suffix == ".tar":
-        shutil.rmtree(place, ignore_errors=True)
+        _remove(place)
         place.mkdir(mode=0o700, parents=True)
         with tarfile.open(source) as archive:
             archive.extractall(place, filter="data")

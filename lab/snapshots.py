@@ -17,8 +17,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from contracts.machine import VmDefinition
+from contracts import document
+from contracts.document import DocumentError
+from contracts.machine import AnswerFile, VmDefinition
+from contracts.report import InstallState, MachineStatus
+from contracts.tokens import LIFETIME
 from lab import forwards, layers, live_snapshots, processes, snapshot_store, target, tpm
+from lab.install_status import read_token, token_path
 from lab.lab import Lab
 from lab.machine import Machine, StopOutcome
 from lab.qemu import qemu_arguments, qemu_program
@@ -27,7 +32,7 @@ from lab.spec import Accelerator, MachineSpec
 from lab.target import StartOptions
 from pipeline import commit
 from pipeline.emulation import qemu_version
-from pipeline.errors import ConflictError
+from pipeline.errors import ConflictError, PvmlabError
 from pipeline.run import require_program
 
 # What of QEMU's arguments does not matter to the memory of its guest.
@@ -35,6 +40,8 @@ _UNIMPORTANT = re.compile(r",bootindex=\d+")
 _DROPPED_WORDS = {"-S"}
 _DROPPED_PAIRS = {"-pidfile", "-action", "-sandbox"}
 _TPM = "tpm.tar"
+_STATUS = "status.json"
+_TOKEN = "token.json"  # noqa: S105 (a file's name)
 _MOMENT = 0.5  # seconds
 
 
@@ -71,8 +78,10 @@ def take(lab: Lab, definition: VmDefinition, name: str, *, disk_only: bool = Fal
                 frozen = tuple(_frozen(disk, layers.freeze(lab.home, disk)) for disk in disks)
                 snapshot = dataclasses.replace(_keep_files(lab, definition, snapshot), disks=frozen)
             snapshot_store.write_record(lab.home, snapshot)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, PvmlabError):  # after Ctrl-C nobody wants to wait for QEMU: the next command does
+                recover_locked(lab, definition.name)
             raise
     return snapshot
 
@@ -85,7 +94,8 @@ def restore(
     It is off afterwards, but for a snapshot with memory: then it runs on from there.
 
     :param disk_only: leave the memory out. :return: the snapshot, and what ended the machine.
-    :raises NotFoundError: if there is none. :raises ConflictError: if the machine is another one by now.
+    :raises NotFoundError: if there is none.
+    :raises ConflictError: if the machine is another one by now, or an install that is in the memory cannot go on.
     :raises PvmlabError: if its memory cannot be loaded; then it is off, and its disks are restored.
     """
     target.require_managed(definition)
@@ -95,6 +105,8 @@ def restore(
         snapshot = snapshot_store.require_snapshot(lab.home, definition.name, name)
         with_memory = snapshot.kind is SnapshotKind.MEMORY and not disk_only
         require_same_machine(lab, definition, snapshot)
+        if with_memory:
+            _require_token(lab, definition, snapshot)
         outcome = machine.stop(timeout=0, force=True)
         snapshot_store.restore_files(lab.home, snapshot)
         if with_memory:
@@ -143,10 +155,6 @@ def _take_live(
     """Take a snapshot of a machine that runs; its folder is there."""
     name, machine = definition.name, lab.machine(definition.name)
     folder = snapshot_store.snapshot_folder(lab.home, name, snapshot.name)
-    if definition.tpm and disk_only:
-        raise ConflictError(
-            f"{name} has a TPM, whose state goes with its memory only", resolution="stop the machine, or take both"
-        )
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(live_snapshots.connect(machine))
         if not disk_only:
@@ -156,7 +164,7 @@ def _take_live(
         stack.enter_context(live_snapshots.held_still(client))
         frozen = tuple(_frozen(disk, layers.freeze(lab.home, disk)) for disk in disks)
         live_snapshots.switch_disks(client, disks)
-        snapshot = _keep_files(lab, definition, snapshot, with_tpm=False)
+        snapshot = _keep_files(lab, definition, snapshot)
         if not disk_only:
             live_snapshots.save_memory(client, folder / snapshot_store.MEMORY)
     return dataclasses.replace(
@@ -168,15 +176,19 @@ def _take_live(
     )
 
 
-def _keep_files(lab: Lab, definition: VmDefinition, snapshot: Snapshot, *, with_tpm: bool = True) -> Snapshot:
-    """Copy the machine's small files into the snapshot's folder; return the snapshot with them."""
+def _keep_files(lab: Lab, definition: VmDefinition, snapshot: Snapshot) -> Snapshot:
+    """Copy the files of a machine that is off or held still into the snapshot's folder; return the snapshot with them.
+
+    A TPM that nobody asks anything has its state in files, whole, besides what it loses with its power: that goes with
+    the memory.
+    """
     name = definition.name
     folder = snapshot_store.snapshot_folder(lab.home, name, snapshot.name)
     kept, missing = [], []
     for label, path in (
         ("vars.fd", target.variables_path(lab, name)),
         ("network.vars.fd", target.network_variables_path(lab, name)),
-        ("status.json", target.status_path(lab, name)),
+        (_STATUS, target.status_path(lab, name)),
     ):
         place = path.relative_to(lab.home.root).as_posix()
         if not path.exists():
@@ -185,10 +197,17 @@ def _keep_files(lab: Lab, definition: VmDefinition, snapshot: Snapshot, *, with_
         with commit.publish(folder / label, mode=0o600) as temporary:
             shutil.copyfile(path, temporary)
         kept.append(KeptFile(name=label, place=place))
-    if with_tpm and definition.tpm and (state := tpm.tpm_of(lab.home, name).state).exists():
+    state = tpm.tpm_of(lab.home, name).state
+    place = state.relative_to(lab.home.root).as_posix()
+    if definition.tpm and state.exists():
         with commit.publish(folder / _TPM, mode=0o600) as temporary, tarfile.open(temporary, "w") as archive:
             archive.add(state, arcname=".")
-        kept.append(KeptFile(name=_TPM, place=state.relative_to(lab.home.root).as_posix()))
+        kept.append(KeptFile(name=_TPM, place=place))
+    elif definition.tpm:
+        missing.append(place)
+    if (token := token_path(lab, definition)).exists():
+        with contextlib.suppress(FileNotFoundError), commit.publish(folder / _TOKEN, mode=0o600) as temporary:
+            shutil.copyfile(token, temporary)  # the boot handler may remove it at any moment
     return dataclasses.replace(snapshot, files=tuple(kept), missing=tuple(missing))
 
 
@@ -265,6 +284,46 @@ def require_same_machine(lab: Lab, definition: VmDefinition, snapshot: Snapshot)
     lost = [disk.layer for disk in snapshot.disks if not snapshot_store.layer_path(lab.home, disk).exists()]
     if lost:
         raise ConflictError(f"the snapshot {snapshot.name} is damaged", details=f"{', '.join(lost)} is gone")
+
+
+def kept_status(lab: Lab, snapshot: Snapshot) -> MachineStatus:
+    """Return the install state in *snapshot*. :raises ConflictError: if it cannot be understood."""
+    path = snapshot_store.snapshot_folder(lab.home, snapshot.machine, snapshot.name) / _STATUS
+    try:
+        return document.loads(MachineStatus, path.read_bytes())
+    except FileNotFoundError:
+        return MachineStatus(name=snapshot.machine, uuid=snapshot.uuid)
+    except DocumentError as error:
+        raise ConflictError(
+            f"the snapshot {snapshot.name} is damaged", details="\n".join([str(path), *error.faults])
+        ) from None
+
+
+def is_amid_install(lab: Lab, definition: VmDefinition, snapshot: Snapshot) -> bool:
+    """Tell whether the memory in *snapshot* is that of an installer, which has to report its end to the lab."""
+    if snapshot.kind is not SnapshotKind.MEMORY or definition.answer_file is not AnswerFile.LAB:
+        return False  # of a person's own answers nobody knows whether they report
+    return kept_status(lab, snapshot).state in {InstallState.BOOTING, InstallState.INSTALLING}
+
+
+def _require_token(lab: Lab, definition: VmDefinition, snapshot: Snapshot) -> None:
+    """Check that the install in the middle of which the snapshot is, if so, can still report its end.
+
+    :raises ConflictError: if its token is no more.
+    """
+    if not is_amid_install(lab, definition, snapshot):
+        return
+    folder = snapshot_store.snapshot_folder(lab.home, definition.name, snapshot.name)
+    then, now = read_token(folder / _TOKEN), read_token(token_path(lab, definition))
+    same = then is not None and now is not None and now.digest == then.digest
+    if not same or now is None or now.ended is not None or time.time() - now.issued > LIFETIME:
+        raise ConflictError(
+            f"{definition.name} was being installed in {snapshot.name}, and that install cannot go on",
+            details="the one-time token of its boot is worth nothing any more: it ends with the install, with the "
+            f"machine's next network boot, and after {LIFETIME / 3600:g} hours",
+            resolution="with --disk-only its disks are as they were, and it is off; its next start begins the install "
+            "anew",
+        )
 
 
 def _frozen(disk: Path, layer: Path) -> FrozenDisk:

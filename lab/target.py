@@ -11,19 +11,18 @@ from pathlib import Path
 from contracts.machine import FirmwareKind, MachineSource, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus
 from contracts.timeline import EVENTS_SUFFIX
-from contracts.tokens import RECORDS, record_name
 from distros.family import Family
 from distros.registry import require_release
 from distros.release import Release
 from lab import cloud_machine, forwards, orders, provisioner, snapshot_store, ssh, tpm
 from lab.disks import create_empty_disk
 from lab.firmware import own_firmware
-from lab.hardware import require_drivers, require_hardware
-from lab.install_status import is_installed_next, read_status, status_path
+from lab.hardware import require_drivers, require_makeable
+from lab.install_status import is_installed_next, read_status, status_path, token_path
 from lab.keys import make_key
 from lab.lab import Lab
 from lab.machine import QemuStartError
-from lab.native import find_repository, require_memory, require_sources
+from lab.native import find_repository, require_memory
 from lab.spec import Accelerator, Bios, Disk, Firmware, LanCard, LanTaps, MachineSpec
 from lab.store import BrokenDefinitionError, DefinitionStore, MachineRequest, require_name
 from lab.tpm import tpm_of
@@ -141,16 +140,13 @@ def create(
     _require_plannable(lab, request)
     store = DefinitionStore(lab)
     with lab.changing_definitions():
+        lab.ensure_folders()  # first: the lab's identity is in the machine's MAC and IPv6 addresses
         definition = dataclasses.replace(_plan(lab, request), managed=managed)
         if check is not None:
             check(definition)
-        if definition.installer.is_native:
-            require_sources(definition)
-        if definition.installer.is_native and managed:
-            require_memory(definition, lab.cache, require_release(definition.distro, definition.arch))
+        require_makeable(definition, lab.cache)
         if managed:
-            require_hardware(definition)
-            require_drivers(definition, lab.cache)
+            variables_path(lab, definition.name).unlink(missing_ok=True)  # of a clone that was killed half-made
             _make_disks(lab, definition)
         store.write_user_data(definition.name, request.user_data)
         store.write(definition, request.answers)
@@ -172,8 +168,7 @@ def _require_plannable(lab: Lab, request: MachineRequest) -> None:
     """Check *request* as far as that makes nothing: what makes no sense shall not even make the lab."""
     require_name(request.name)
     require_release(request.distro, request.arch)
-    if lab.find_identity() or request.ipv6 is None:  # without an identity, a lab has no IPv6 network yet
-        DefinitionStore(lab).plan(request, host_key=_NO_KEY, authorized_key=_NO_KEY.public)
+    DefinitionStore(lab).plan(request, host_key=_NO_KEY, authorized_key=_NO_KEY.public)
 
 
 def _plan(lab: Lab, request: MachineRequest) -> VmDefinition:
@@ -248,6 +243,7 @@ def prepare(
     require_managed(definition)
     if lab.machine(name).is_running():
         raise ConflictError(f"{name} is already running", resolution=f"{ssh.login_hint(name)} goes in")
+    DefinitionStore(lab).require_current(definition)  # what is started without a definition is nobody's
     snapshot_store.finish(lab.home, name)  # a restore whose command was killed
     status = read_status(lab, definition)
     by_network = _boots_network(lab, definition, status, options)
@@ -307,7 +303,8 @@ def require_managed(definition: VmDefinition) -> None:
         name = definition.name
         raise ConflictError(
             f"{name} was adopted: it is no machine that this lab runs",
-            resolution=f"switch it on and have it boot from the network; ./pvmlab vm.events {name} --follow shows it",
+            resolution="switch it on and off yourself; it is installed when it boots from the network: "
+            f"./pvmlab vm.events {name} --follow shows it",
         )
 
 
@@ -334,8 +331,9 @@ def clean(lab: Lab, name: str) -> None:
     if not store.exists(name):
         store.load(name)  # says so
     machine = lab.machine(name)
-    machine.kill()
-    with lab.changing_definitions():
+    machine.kill()  # first: who is at work on it fails then, and does not keep us waiting
+    with lab.starting(name), lab.changing_definitions():
+        machine.kill()  # it may just have been started
         logs = machine.logs
         for path in (*_disks_of(lab, name), variables_path(lab, name), network_variables_path(lab, name),
                      status_path(lab, name), *cloud_machine.own_files(lab, name),
@@ -358,10 +356,9 @@ def _disks_of(lab: Lab, name: str) -> list[Path]:
 def _token_records(lab: Lab, name: str) -> list[Path]:
     """Return what the boot handler keeps of the machine's token; of a broken definition's, it removes it itself."""
     try:
-        uuid = DefinitionStore(lab).load(name).uuid
+        return [token_path(lab, DefinitionStore(lab).load(name))]
     except BrokenDefinitionError:
         return []
-    return [lab.home.status / RECORDS / record_name(uuid)]
 
 
 def _prepare_disk(lab: Lab, definition: VmDefinition) -> None:

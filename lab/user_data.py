@@ -17,7 +17,11 @@ def read_user_data(path: Path) -> str:
         with path.open("rb") as stream:
             data = stream.read(MAX_OWN_USER_DATA + 1)
     except OSError as error:
-        raise NotFoundError(f"the user-data {path} cannot be read", details=error.strerror or str(error)) from None
+        raise NotFoundError(
+            f"the user-data {path} cannot be read",
+            details=error.strerror or str(error),
+            resolution="name a file that you may read",
+        ) from None
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

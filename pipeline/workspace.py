@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from contracts.arch import BIOS_BINARY, Arch
+from pipeline.errors import PrerequisiteError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -148,7 +149,19 @@ class Workspace:
 
     @classmethod
     def from_environment(cls) -> Workspace:
-        """Return the workspace that ``PVMLAB_CACHE`` and ``PVMLAB_HOME`` name, or their defaults."""
-        cache = os.environ.get("PVMLAB_CACHE") or REPOSITORY / "cache"
-        home = os.environ.get("PVMLAB_HOME") or Path.home() / ".pvmlab"
-        return cls(Cache(Path(cache).expanduser().absolute()), Home(Path(home).expanduser().absolute()))
+        """Return the workspace that ``PVMLAB_CACHE`` and ``PVMLAB_HOME`` name, or their defaults.
+
+        :raises PrerequisiteError: if it cannot be told where that is.
+        """
+        return cls(Cache(_folder("PVMLAB_CACHE", REPOSITORY / "cache")), Home(_folder("PVMLAB_HOME", "~/.pvmlab")))
+
+
+def _folder(variable: str, usual: str | Path) -> Path:
+    named = os.environ.get(variable) or usual
+    try:
+        return Path(named).expanduser().absolute()
+    except (RuntimeError, FileNotFoundError) as error:  # no such user, no HOME; or the folder we stand in was removed
+        raise PrerequisiteError(
+            f"it cannot be told where {named} is", details=str(error),
+            resolution=f"set {variable} to the full path of a folder of yours",
+        ) from None  # fmt: skip

@@ -17,7 +17,6 @@ import dataclasses
 import logging
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
@@ -28,6 +27,7 @@ from contracts import document
 from contracts.lan import Lan
 from contracts.machine import VmDefinition
 from contracts.names import normalize_mac
+from contracts.regular_file import open_regular
 
 _LOG = logging.getLogger(__name__)
 _SUFFIX = ".json"
@@ -271,7 +271,7 @@ class DefinitionStore:
     def _read(self, stem: str, *, inode: int, signature: Signature, known: _File | None) -> _File:
         text = b""
         try:
-            with open(self._directory / f"{stem}{_SUFFIX}", "rb", opener=_open_regular) as stream:
+            with open(self._directory / f"{stem}{_SUFFIX}", "rb", opener=open_regular) as stream:
                 text = stream.read(MAX_DEFINITION_BYTES + 1)
             machine = self._parse(text, stem)
         except (OSError, ValueError) as error:
@@ -296,18 +296,6 @@ class DefinitionStore:
             if card.ipv6 and self._lan.ipv6_subnet and not self._lan.is_reservable_ipv6(IPv6Address(card.ipv6)):
                 raise ValueError(f"its address {card.ipv6} is not a reservable one of {self._lan.ipv6_subnet}")
         return machine
-
-
-def _open_regular(path: str, flags: int) -> int:
-    """Open a file for :func:`open`; a named pipe would have us wait until somebody writes.
-
-    :raises ValueError: if it is no regular file.
-    """
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError("it is no regular file")
-    return descriptor
 
 
 def _keys(machine: VmDefinition) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from invoke import Collection, Context, task
 
-from cli.verbs.words import OUTPUT, TASKS
+from cli.verbs.words import ACTED, OUTPUT, TASKS
 
 
 @task(name="list", auto_shortflags=False, help={"output": OUTPUT})
@@ -61,12 +61,13 @@ def cache_export(_c: Context, file: str, task: Sequence[str]) -> None:
 @task(name="import", positional=["file"], auto_shortflags=False, help={
     "file": "the bundle (/dev/stdin for a pipe)",
     "replace": "also what is up to date here and differs",
+    "output": ACTED,
 })  # fmt: skip
-def cache_import(_c: Context, file: str, *, replace: bool = False) -> None:
+def cache_import(_c: Context, file: str, *, replace: bool = False, output: str = "table") -> None:
     """Put the artifacts of a bundle into the cache, after checking each against its digest."""
     from cli.cache_verbs import import_bundle
 
-    import_bundle(file, replace=replace)
+    import_bundle(file, replace=replace, output=output)
 
 
 collection = Collection(cache_list, cache_prune, cache_verify, cache_export, cache_import)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invoke import Collection, Context, task
+from invoke import Collection, Context, Exit, task
 
 from cli.verbs.words import OUTPUT
 
@@ -32,7 +32,9 @@ def lab_up(
     """
     from cli.lab_verbs import up
 
-    up(file, recreate=recreate, prune=prune, yes=yes, jobs=jobs, timeout=timeout or None, output=output)
+    raise Exit(code=up(
+        file, recreate=recreate, prune=prune, yes=yes, jobs=jobs, timeout=timeout or None, output=output
+    ))  # fmt: skip
 
 
 @task(name="down", positional=[], iterable=["file"], auto_shortflags=False, help={

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from invoke import Context, Exit, task
 
-from cli.verbs.words import OUTPUT, TIMEOUT
+from cli.verbs.words import ACTED, OUTPUT, TIMEOUT
 
 _MACHINE = "the machine, or provisioner"
 
@@ -17,14 +17,18 @@ _MACHINE = "the machine, or provisioner"
     "wait": "return when one can log in",
     "stop-timeout": "seconds for its system to shut down, then force is used",
     "timeout": TIMEOUT,
+    "output": ACTED,
 })  # fmt: skip
 def vm_restart(
-    _c: Context, name: str, *, force: bool = False, wait: bool = False, stop_timeout: int = 60, timeout: int = 0
-) -> None:
+    _c: Context, name: str, *, force: bool = False, wait: bool = False, stop_timeout: int = 60, timeout: int = 0,
+    output: str = "table",
+) -> None:  # fmt: skip
     """Stop a machine and start it, as vm.stop and vm.start do. A machine that is off is just started."""
+    from cli.afterwards import tell_machine
     from cli.machine_life_verbs import restart
 
     restart(name, force=force, wait=wait, stop_timeout=stop_timeout, timeout=timeout or None)
+    tell_machine(name, output=output)
 
 
 @task(name="show", positional=["name"], auto_shortflags=False, help={"name": "the machine", "output": OUTPUT})
@@ -35,16 +39,16 @@ def vm_show(_c: Context, name: str, output: str = "table") -> None:
     show(name, output=output)
 
 
-@task(name="run", positional=[], iterable=["name"], auto_shortflags=False, help={
+@task(name="run", positional=[], iterable=["name", "label"], auto_shortflags=False, help={
     "name": "the machines",
     "all": "on all machines that the lab runs",
-    "label": "on those with this label: KEY=VALUE, or KEY for any value; several, with commas: with all of them",
+    "label": "on those with this label: KEY=VALUE, or KEY for any value (repeatable: on those with all of them)",
     "jobs": "on so many machines at a time",
     "timeout": "seconds for each machine",
     "output": OUTPUT,
 })  # fmt: skip
 def vm_run(
-    c: Context, name: Sequence[str], label: str = "", jobs: int = 8, timeout: int = 300, output: str = "table",
+    c: Context, name: Sequence[str], label: Sequence[str], jobs: int = 8, timeout: int = 300, output: str = "table",
     *, all: bool = False,  # noqa: A002 (the option's name)
 ) -> None:  # fmt: skip
     """Run a command on several machines at once: `vm.run web1 web2 -- COMMAND`.
@@ -54,8 +58,7 @@ def vm_run(
     from cli.machine_life_verbs import run_on_machines
 
     good = run_on_machines(
-        name, str(c.remainder), everyone=all, labels=label.split(",") if label else [], jobs=jobs, timeout=timeout,
-        output=output,
+        name, str(c.remainder), everyone=all, labels=label, jobs=jobs, timeout=timeout, output=output
     )  # fmt: skip
     raise Exit(code=0 if good else 1)
 
@@ -64,12 +67,17 @@ def vm_run(
     "source": "a path of this host, or NAME:PATH",
     "destination": "the same; one of both is a machine's",
     "recursive": "a folder with all that is in it",
+    "output": ACTED,
 })  # fmt: skip
-def vm_copy(_c: Context, source: str, destination: str, *, recursive: bool = False) -> None:
+def vm_copy(
+    _c: Context, source: str, destination: str, *, recursive: bool = False, output: str = "table"
+) -> None:  # fmt: skip
     """Copy files to or from a machine by scp: `vm.copy FILE web1:/tmp/`. Times and permissions are kept."""
+    from cli.afterwards import tell_copied
     from cli.machine_life_verbs import copy
 
     copy(source, destination, recursive=recursive)
+    tell_copied(source, destination, output=output)
 
 
 @task(name="console", positional=["name"], auto_shortflags=False, help={"name": _MACHINE})
@@ -156,14 +164,17 @@ def vm_snapshot(
     "snapshot": "the snapshot",
     "disk-only": "leave the memory out: the machine is off then",
     "yes": "do not ask",
+    "output": ACTED,
 })  # fmt: skip
 def vm_restore(
-    _c: Context, name: str, snapshot: str, *, disk_only: bool = False, yes: bool = False
+    _c: Context, name: str, snapshot: str, *, disk_only: bool = False, yes: bool = False, output: str = "table"
 ) -> None:  # fmt: skip
     """Put a machine back to a snapshot. What it did since is gone; the snapshot stays."""
+    from cli.afterwards import tell_machine
     from cli.snapshot_verbs import restore
 
     restore(name, snapshot, disk_only=disk_only, yes=yes)
+    tell_machine(name, output=output)
 
 
 @task(name="snapshots", positional=["name"], auto_shortflags=False, help={

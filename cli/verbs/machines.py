@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from invoke import Collection, Context, Exit, task
 
 from cli.verbs import machine_life
-from cli.verbs.words import OUTPUT, TIMEOUT
+from cli.verbs.words import ACTED, OUTPUT, TIMEOUT
 
 
 @task(name="create", positional=["name"], optional=["disk"], auto_shortflags=False,
@@ -35,15 +35,17 @@ from cli.verbs.words import OUTPUT, TIMEOUT
     "disk": "no install: the system comes from the distribution's cloud image, or from this one (qcow2 or raw)",
     "user-data": "a file for cloud-init, besides what the lab tells it: cloud-config, a script, ...",
     "answer-file": "what the distribution's own installer is told, instead of the lab's answers; *.j2 is a template",
+    "output": ACTED,
 })  # fmt: skip
 def vm_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
     _c: Context, name: str, more_disk: Sequence[str], ip: Sequence[str], ipv6: Sequence[str], mac: Sequence[str],
     label: Sequence[str], qemu_arg: Sequence[str], distro: str = "debian-12", arch: str = "x86_64", cpus: int = 2,
     memory: str = "1G", disk_size: str = "8G", disk_bus: str = "nvme", nics: int = 0, nic_model: str = "virtio",
     firmware: str = "uefi", *, secure_boot: bool = False, tpm: bool = False, installer: str = "",
-    answer_file: str = "", disk: str = "", user_data: str = "",
+    answer_file: str = "", disk: str = "", user_data: str = "", output: str = "table",
 ) -> None:  # fmt: skip
     """Define a target machine and make its disk. `vm.start` installs it; with --disk, it starts from a cloud image."""
+    from cli.afterwards import tell_machine
     from cli.machine_options import HardwareWords
     from cli.machine_verbs import create
 
@@ -54,6 +56,7 @@ def vm_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
     )  # fmt: skip
     create(name, distro=distro, arch=arch, hardware=hardware, installer=installer, answer_file=answer_file,
            disk=disk, user_data=user_data)  # fmt: skip
+    tell_machine(name, output=output)
 
 
 @task(name="set", positional=["name"], iterable=["label"], auto_shortflags=False, help={
@@ -61,12 +64,17 @@ def vm_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
     "cpus": "number of processors",
     "memory": "such as 1G or 1536M",
     "label": "KEY=VALUE sets a label, KEY- removes it (repeatable)",
+    "output": ACTED,
 })  # fmt: skip
-def vm_set(_c: Context, name: str, label: Sequence[str], cpus: str = "", memory: str = "") -> None:
+def vm_set(
+    _c: Context, name: str, label: Sequence[str], cpus: str = "", memory: str = "", output: str = "table"
+) -> None:  # fmt: skip
     """Change a machine's processors, memory or labels. A machine that runs has the new hardware at its next start."""
+    from cli.afterwards import tell_machine
     from cli.machine_changes import change
 
     change(name, cpus=cpus, memory=memory, labels=label)
+    tell_machine(name, output=output)
 
 
 @task(name="start", positional=["name"], auto_shortflags=False, help={
@@ -76,32 +84,39 @@ def vm_set(_c: Context, name: str, label: Sequence[str], cpus: str = "", memory:
     "no-reboot": "it is off where its system would reboot, such as at the end of its install",
     "interactive": "then sit at its console (Ctrl-] leaves): not with --wait",
     "timeout": TIMEOUT,
+    "output": ACTED,
 })  # fmt: skip
 def vm_start(
     _c: Context, name: str, boot: str = "", *, wait: bool = False, no_reboot: bool = False, interactive: bool = False,
-    timeout: int = 0,
+    timeout: int = 0, output: str = "table",
 ) -> None:  # fmt: skip
     """Start a machine, and the provisioner if that is off. Not installed yet, it installs itself over the network."""
+    from cli.afterwards import tell_machine
+
     if interactive:
         from cli.machine_life_verbs import start_interactively
 
-        start_interactively(name, boot=boot, reboots=not no_reboot, wait=wait)
-        return
-    from cli.machine_verbs import start
+        start_interactively(name, boot=boot, reboots=not no_reboot, wait=wait, timeout=timeout or None)
+    else:
+        from cli.machine_verbs import start
 
-    start(name, wait=wait, boot=boot, reboots=not no_reboot, timeout=timeout or None)
+        start(name, wait=wait, boot=boot, reboots=not no_reboot, timeout=timeout or None)
+    tell_machine(name, output=output)
 
 
 @task(name="stop", positional=["name"], auto_shortflags=False, help={
     "name": "the machine",
     "force": "do not ask its system to shut down",
     "timeout": "seconds for its system to shut down, then force is used",
+    "output": ACTED,
 })  # fmt: skip
-def vm_stop(_c: Context, name: str, *, force: bool = False, timeout: int = 60) -> None:
+def vm_stop(_c: Context, name: str, *, force: bool = False, timeout: int = 60, output: str = "table") -> None:
     """Stop a machine. A machine that is off is fine too."""
+    from cli.afterwards import tell_machine
     from cli.machine_verbs import stop
 
     stop(name, timeout=timeout, force=force)
+    tell_machine(name, output=output)
 
 
 @task(name="list", auto_shortflags=False, help={"output": OUTPUT})
@@ -137,12 +152,18 @@ def vm_logs(_c: Context, name: str, which: str = "serial", *, follow: bool = Fal
     print_log(name, which=which, follow=follow)
 
 
-@task(name="clean", positional=["name"], auto_shortflags=False, help={"name": "the machine", "yes": "do not ask"})
-def vm_clean(_c: Context, name: str, *, yes: bool = False) -> None:
+@task(name="clean", positional=["name"], auto_shortflags=False, help={
+    "name": "the machine",
+    "yes": "do not ask",
+    "output": ACTED,
+})  # fmt: skip
+def vm_clean(_c: Context, name: str, *, yes: bool = False, output: str = "table") -> None:
     """Remove a machine: its definition, disk, install state and logs. It is ended if it runs."""
+    from cli.afterwards import tell_removed
     from cli.machine_verbs import clean_machine
 
     clean_machine(name, yes=yes)
+    tell_removed(name, output=output)
 
 
 @task(name="events", positional=["name"], auto_shortflags=False, help={
@@ -161,12 +182,17 @@ def vm_events(_c: Context, name: str, *, follow: bool = False, output: str = "ta
     "name": "the machine",
     "rescue": "boot the installer's shell instead, once; the disk is not touched",
     "withdraw": "take back what was ordered",
+    "output": ACTED,
 })  # fmt: skip
-def vm_reinstall(_c: Context, name: str, *, rescue: bool = False, withdraw: bool = False) -> None:
+def vm_reinstall(
+    _c: Context, name: str, *, rescue: bool = False, withdraw: bool = False, output: str = "table"
+) -> None:  # fmt: skip
     """Order one more install of a machine, at its next network boot: what is on its disk will be lost."""
+    from cli.afterwards import tell_machine
     from cli.boot_verbs import reinstall
 
     reinstall(name, rescue=rescue, withdraw=withdraw)
+    tell_machine(name, output=output)
 
 
 @task(name="adopt", positional=[], iterable=["mac"], auto_shortflags=False, help={
@@ -183,9 +209,12 @@ def vm_adopt(
     output: str = "table",
 ) -> None:  # fmt: skip
     """Make an unknown machine that asked the network to boot one of the lab's. What is on its disk will be lost."""
+    from cli.afterwards import tell_machine
     from cli.boot_verbs import adopt
 
     adopt(mac, name=name, distro=distro, arch=arch, ip=ip, output=output)
+    if mac:
+        tell_machine(name, output=output)
 
 
 collection = Collection(

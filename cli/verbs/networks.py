@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection, Context, task
 
-from cli.verbs.words import OUTPUT
+from cli.verbs.words import ACTED, OUTPUT
 
 
 @task(name="list", auto_shortflags=False, help={"output": OUTPUT})
@@ -50,12 +50,14 @@ def net_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
     create_network(Wishes(kind=kind, lan=lan, host_address=host_address, taps=taps, socket=socket), output=output)
 
 
-@task(name="remove", auto_shortflags=False)
-def net_remove(_c: Context) -> None:
+@task(name="remove", auto_shortflags=False, help={"output": ACTED})
+def net_remove(_c: Context, output: str = "table") -> None:
     """Go back to the usual network, and remove what this one has on the host. Refused as for `net.create`."""
-    from cli.network_verbs import remove_network
+    from cli.network_verbs import remove_network, show_network
 
     remove_network()
+    if output == "json":
+        show_network(output=output)
 
 
 @task(name="status", auto_shortflags=False, help={"output": OUTPUT})

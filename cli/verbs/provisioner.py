@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection, Context, Exit, task
 
-from cli.verbs.words import OUTPUT
+from cli.verbs.words import ACTED, OUTPUT
 
 _DOCKER_TAR = "run the services in this image: a tar of `docker save`, or an OCI image layout"
 _DOCKERFILE = "run them in what the Dockerfile in this folder makes, built by this host's Docker engine"
@@ -23,38 +23,46 @@ _IMAGE = "which image of the tar, if it has several"
     "docker-tar": _DOCKER_TAR,
     "dockerfile": _DOCKERFILE,
     "image": _IMAGE,
+    "output": ACTED,
 })  # fmt: skip
 def provisioner_create(  # noqa: PLR0913, PLR0917 (one argument for each option)
     _c: Context, mode: str = "", dhcp: str = "", subnet: str = "", ipv6_subnet: str = "", domain: str = "",
     address: str = "", interface: str = "", docker_tar: str = "", dockerfile: str = "", image: str = "",
+    output: str = "table",
 ) -> None:  # fmt: skip
     """Build the provisioner's artifacts and make its disk, keys and settings. `up` does it by itself.
 
     The settings are kept in the lab. What is not named stays as it is; the provisioner must be off for a change.
     """
     from cli import provisioner_docker_verbs as docker
+    from cli.afterwards import tell_lab
     from cli.machine_verbs import create_provisioner, find_wanted_mode, network_request
 
     docker.choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image, mode=find_wanted_mode(mode), dry=True)
     network = network_request(dhcp=dhcp, subnet=subnet, ipv6_subnet=ipv6_subnet, domain=domain, address=address)
     create_provisioner(mode, network=network, interface=interface)
     docker.choose(docker_tar=docker_tar, dockerfile=dockerfile, image=image)
+    tell_lab(output=output)
 
 
-@task(name="start", auto_shortflags=False)
-def provisioner_start(_c: Context) -> None:
+@task(name="start", auto_shortflags=False, help={"output": ACTED})
+def provisioner_start(_c: Context, output: str = "table") -> None:
     """Start the provisioner and return when its services answer."""
+    from cli.afterwards import tell_lab
     from cli.machine_verbs import start_provisioner
 
     start_provisioner()
+    tell_lab(output=output)
 
 
-@task(name="stop", auto_shortflags=False)
-def provisioner_stop(_c: Context) -> None:
+@task(name="stop", auto_shortflags=False, help={"output": ACTED})
+def provisioner_stop(_c: Context, output: str = "table") -> None:
     """Switch the provisioner off. Running machines keep running, without DHCP, DNS and a way out."""
+    from cli.afterwards import tell_lab
     from cli.machine_verbs import stop_provisioner
 
     stop_provisioner()
+    tell_lab(output=output)
 
 
 @task(name="start", auto_shortflags=False, help={
@@ -63,23 +71,28 @@ def provisioner_stop(_c: Context) -> None:
     "image": _IMAGE,
     "previous": "go back to the container before the present one",
     "built-in": "the container that comes with the provisioner",
+    "output": ACTED,
 })  # fmt: skip
 def provisioner_docker_start(
     _c: Context, docker_tar: str = "", dockerfile: str = "", image: str = "", *, previous: bool = False,
-    built_in: bool = False,
+    built_in: bool = False, output: str = "table",
 ) -> None:  # fmt: skip
     """Start the services anew, in the same container or another one; return when they answer."""
-    from cli.provisioner_docker_verbs import start
+    from cli.provisioner_docker_verbs import show_status, start
 
     start(docker_tar=docker_tar, dockerfile=dockerfile, image=image, previous=previous, built_in=built_in)
+    if output == "json":
+        show_status(output=output)
 
 
-@task(name="stop", auto_shortflags=False)
-def provisioner_docker_stop(_c: Context) -> None:
+@task(name="stop", auto_shortflags=False, help={"output": ACTED})
+def provisioner_docker_stop(_c: Context, output: str = "table") -> None:
     """Stop the services: no DHCP, TFTP, DNS and HTTP. The provisioner runs on."""
-    from cli.provisioner_docker_verbs import stop
+    from cli.provisioner_docker_verbs import show_status, stop
 
     stop()
+    if output == "json":
+        show_status(output=output)
 
 
 @task(name="status", auto_shortflags=False, help={"output": OUTPUT})

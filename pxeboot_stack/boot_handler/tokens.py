@@ -1,7 +1,7 @@
 """The one-time tokens of the machines' boots: made, kept as digests, checked, ended.
 
 A token is 128 random bits, made with each boot script that leads to an install. It ends with the machine's next
-script, with the end of the install, or :data:`LIFETIME` after it was made. Whoever shows it must ask from one of the
+script, with the end of the install, or ``LIFETIME`` after it was made. Whoever shows it must ask from one of the
 machine's reserved addresses.
 
 Each document is handed out once. Answers get lost and clients ask again, so for :data:`REPEAT_WINDOW` the machine may
@@ -38,41 +38,17 @@ from pathlib import Path
 from contracts import document as documents
 from contracts.answers import REPORT
 from contracts.machine import VmDefinition
-from contracts.tokens import TOKEN, record_name
+from contracts.tokens import LIFETIME, TOKEN, Given, Record, record_name
 from pxeboot_stack.boot_handler.refusal import Refusal
 from pxeboot_stack.boot_handler.write_behind import WriteBehind
 
 _LOG = logging.getLogger(__name__)
-LIFETIME = 24 * 3600.0  # seconds; an emulated install by a distribution's own installer takes hours
 REPEAT_WINDOW = 900.0  # seconds after its first reading in which a document may be read again
 MAX_DOCUMENTS = 64  # of one token; there are ten or so
 REPORTING = "report"  # what :meth:`TokenStore.require` calls the posting of a report
 REPEATABLE = frozenset({REPORTING, f"answers/{REPORT}"})
 _PRIVATE = 0o700
 _PRUNE_BUDGET = 0.02  # seconds
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Given:
-    """A document that was handed out. :ivar time: when first, in seconds."""
-
-    document: str
-    time: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-    """What is kept of a token, in the file :func:`contracts.tokens.record_name`.
-
-    :ivar uuid: the machine's. :ivar digest: SHA-256 of the token, hex. :ivar issued: seconds, by the store's clock.
-    :ivar ended: when the install ended, or None. :ivar given: what was handed out.
-    """
-
-    uuid: str
-    digest: str
-    issued: float
-    ended: float | None = None
-    given: tuple[Given, ...] = ()
 
 
 class TokenStore:

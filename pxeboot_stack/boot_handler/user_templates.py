@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.machine import VmDefinition
+from contracts.regular_file import open_regular
 from contracts.templates import MAX_TEMPLATE_BYTES, What, template_names
 from pxeboot_stack.boot_handler import moment, sandbox
 from pxeboot_stack.boot_handler.context import context
@@ -80,13 +81,15 @@ def read(path: Path, what: str, machine: VmDefinition) -> str:
     :param what: what to call it. :raises Refusal: 500 if it is no bounded UTF-8 text.
     """
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=open_regular) as stream:
             data = stream.read(MAX_TEMPLATE_BYTES + 1)
         text = data.decode()
     except OSError as error:
         raise unusable(machine, what, f"{path.name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise unusable(machine, what, f"{path.name} is not UTF-8: {error.reason} at byte {error.start}") from None
+    except ValueError as error:
+        raise unusable(machine, what, f"{path.name} cannot be read: {error}") from None
     if len(data) > MAX_TEMPLATE_BYTES:
         raise unusable(machine, what, f"{path.name} is longer than {MAX_TEMPLATE_BYTES} bytes")
     return text

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import select
+import shutil
 import socket
 import struct
 import sys
@@ -31,7 +32,7 @@ from lab.disks import create_empty_disk
 from lab.lab import Lab
 from lab.machine import Machine
 from lab.network import NetworkKind
-from lab.network_settings import NetworkSettings, write_settings
+from lab.network_settings import NetworkSettings, find_overlaps, write_settings
 from lab.network_view import stray_interfaces
 from lab.spec import Bios, Disk, LanCard, MachineSpec
 from pipeline.errors import PrerequisiteError
@@ -208,16 +209,9 @@ def ordinary_user(folder: Path) -> None:
         os.chown(path, _NOBODY, _NOBODY)
     os.setegid(_NOBODY)
     os.seteuid(_NOBODY)
-    told = ""
-    for use in (lambda: network.attach("web1", 1), network.require_usable):
-        with pytest.raises(PrerequisiteError, match="needs root, once") as refused:
-            use()
-        told = refused.value.details
-    os.seteuid(0)
-    for line in told.splitlines()[1:]:
-        assert line.startswith("sudo ")
-        run(["sh", "-c", line.removeprefix("sudo ").replace(f"user {os.getuid()}", f"user {_NOBODY}")], timeout=5)
-    os.seteuid(_NOBODY)
+    told = _told(network.require_usable)
+    assert _told(lambda: network.attach("web1", 1)) == told, "after a reboot, a start has him ask for all of it at once"
+    _as_root(told)
     network.require_usable()
     (tap,) = network.attach("web1", 1).names
     with opened_tap(tap):
@@ -228,6 +222,63 @@ def ordinary_user(folder: Path) -> None:
         network.remove()
     assert f"sudo ip link delete dev {network.plan.name}" in refused.value.resolution
     assert lab.network.is_running()
+
+
+def _told(use: Callable[[], object]) -> list[str]:
+    """Return the commands that an ordinary user is told when *use* needs root."""
+    with pytest.raises(PrerequisiteError, match="needs root, once") as refused:
+        use()
+    lines = refused.value.details.splitlines()[1:]
+    assert all(line.startswith("sudo ") for line in lines)
+    return [line.removeprefix("sudo ") for line in lines]
+
+
+def _as_root(commands: list[str]) -> None:
+    os.seteuid(0)
+    for command in commands:
+        run(["sh", "-c", command], timeout=5)
+    os.seteuid(_NOBODY)
+
+
+def ordinary_users_address(folder: Path) -> None:
+    """The host's address on a bridge that root made is the one that was asked for, also when that changes."""
+    folder.chmod(0o755)
+    for address in ("192.168.77.5", "192.168.77.6", ""):
+        lab, network = lab_on_a_bridge(folder, host_address=address)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, _NOBODY, _NOBODY)
+        os.setegid(_NOBODY)
+        os.seteuid(_NOBODY)
+        _as_root(_told(network.require_usable))
+        network.require_usable()
+        shown = run(["ip", "-br", "-4", "address", "show", "dev", network.plan.name], timeout=5).stdout
+        assert shown.split()[2:] == ([f"{address}/24"] if address else [])
+        overlaps = find_overlaps(lab.lan, besides=bridge.ours(lab.home.root))
+        assert overlaps == [], "the lab's own bridge is in nobody's way"
+        assert not address or find_overlaps(lab.lan) != []
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def labs_of_others(folder: Path) -> None:
+    """Whether another user's lab is gone may not be for us to see; who is plugged in keeps his tap."""
+    folder.chmod(0o755)
+    closed, gone = folder / "closed", folder / "gone"
+    for home in (closed / "home", gone / "home"):
+        _, network = lab_on_a_bridge(home.parent)
+        network.attach("web1", 1)
+    closed.chmod(0o700)
+    taps = [name for name in bridge.ours() if bridge.home_of(name) == gone / "home"]
+    assert len(taps) == 2
+    shutil.rmtree(gone)
+    lab = Lab(Workspace(Cache(folder / "cache"), Home(folder / "mine")))
+    os.seteuid(_NOBODY)
+    assert stray_interfaces(lab) == taps
+    assert bridge.how_to_remove(taps) == f"to remove them: {' && '.join(f'sudo ip link delete dev {t}' for t in taps)}"
+    os.seteuid(0)
+    assert bridge.how_to_remove(taps) == "./pvmlab gc removes them"
+    with opened_tap(taps[-1]):
+        assert stray_interfaces(lab) == []
 
 
 def two_machines(folder: Path) -> None:
@@ -283,7 +334,7 @@ def _bios_spec(lab: Lab, network: BridgeNetwork, name: str, number: int) -> Mach
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (taps_are_kept, many_at_once, a_tap_in_use_is_nobody_elses, frames, the_host_stays_out,
-                     host_address, after_a_crash, ordinary_user, two_machines)
+                     host_address, after_a_crash, ordinary_user, ordinary_users_address, labs_of_others, two_machines)
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A process that snapshots, restores or clones, and is killed at it: ``python -m tests.fakes.deadly_work WHAT HOME``.
+"""A process that works on machines, and is killed at it: ``python -m tests.fakes.deadly_work WHAT HOME``.
 
 It forks a child for a line such as ``clone web2`` and says the child's number; after one more line it waits for the
 child's end and says how that was. A hundred interpreters would take minutes to start.
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from contracts import nocloud
 from contracts.arch import Arch
-from lab import clones, snapshots
+from lab import changes, clones, snapshots, target
+from lab.changes import Change
 from lab.clones import CloneRequest
 from lab.lab import Lab
 from lab.store import DefinitionStore
@@ -20,13 +21,17 @@ from pipeline.workspace import Cache, Home, Workspace
 
 
 def work(lab: Lab, what: str, name: str) -> None:
-    """Do *what* with web1 and *name*: a snapshot, or a clone."""
+    """Do *what* with web1 and *name*: a snapshot, a clone, ..."""
     definition = DefinitionStore(lab).load("web1")
     match what:
         case "snapshot":
             snapshots.take(lab, definition, name)
         case "restore":
             snapshots.restore(lab, definition, "start", lab.accelerator(Arch.X86_64))
+        case "set":
+            changes.apply(lab, "web1", Change(labels={"round": name}))
+        case "clean":
+            target.clean(lab, name)
         case "clone":
             clones.clone(
                 lab,

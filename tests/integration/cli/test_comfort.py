@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,24 @@ def test_gc_leaves_what_is_not_ours(verb: Verb, home: Home, capsys: pytest.Captu
     notes = put(home.disks / "notes")
     assert verb("gc", "--yes") == 0
     assert f"{notes} stays" in capsys.readouterr().err
+
+
+def test_gc_says_what_it_freed_not_what_it_meant_to(
+    verb: Verb, home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays, goes, unlink = put(home.disks / "old.vars.fd"), put(home.disks / "old.seed.iso"), Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == stays:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert verb("gc", "--yes") == 1
+    said = capsys.readouterr().err
+    assert "freed 8.0 KiB" in said  # of 16
+    assert "disks/old.vars.fd: [Errno 1] Operation not permitted" in said
+    assert not goes.exists()
 
 
 def test_gc_of_nothing_makes_nothing(verb: Verb, home: Home) -> None:
@@ -141,6 +160,53 @@ def test_config_shows_what_is_broken(verb: Verb, home: Home, capsys: pytest.Capt
     assert "are broken" in out
 
 
+def test_config_shows_the_provisioners_settings_and_where_folders_are(
+    verb: Verb, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = put(home.disks / "provisioner.json", '{"schema": 1, "uuid": "u", "mode": "host", "interface": "br0"}')
+    monkeypatch.chdir(home.root.parent)
+    monkeypatch.setenv("PVMLAB_HOME", "home")
+    assert verb("config.show", "--output", "json") == 0
+    found = settings(capsys)
+    assert found["PVMLAB_HOME"]["value"] == str(home.root)
+    for name, value in (("mode", "host"), ("interface", "br0")):
+        assert (found[f"provisioner.{name}"]["value"], found[f"provisioner.{name}"]["source"]) == (value, str(record))
+    record.write_text("{")
+    assert verb("config.show", "--output", "json") == 0
+    fault = settings(capsys)["provisioner"]
+    assert fault["source"] == str(record)
+    assert "not a valid" in fault["fault"]
+
+
+def test_config_shows_what_may_not_be_read(
+    verb: Verb, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    put(home.disks / "provisioner.json")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert verb("config.show", "--output", "json") == 0
+    found = settings(capsys)
+    assert [found[name]["fault"].partition(" (")[0] for name in ("lan", "network", "provisioner")] == (
+        ["permission denied"] * 3
+    )
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/lab", "home"])
+def test_a_lab_that_cannot_be_told_where(
+    name: str, verb: Verb, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("PVMLAB_HOME", name)
+    assert verb("vm.list") == 5
+    err = capsys.readouterr().err
+    assert f"it cannot be told where {name} is" in err
+    assert "set PVMLAB_HOME to the full path" in err
+
+
 def test_every_variable_of_the_reference_is_shown(verb: Verb, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     from pipeline.workspace import REPOSITORY
 
@@ -169,6 +235,7 @@ def test_leftovers_are_found_and_the_safe_ones_removed(home: Home) -> None:
     assert carry_out(plan_repairs([finding]), yes=False) == ["remove leftovers of killed commands"]
     assert not socket.exists()
     assert disk.exists(), "a disk goes only where gc has shown it"
+    assert plan_repairs([examine_leftovers()]) == [], "what is not done is not told as done"
 
 
 def test_what_changes_the_host_is_asked(
@@ -221,3 +288,32 @@ def test_a_person_at_a_terminal_may_refuse(
 def test_settings_are_documents(home: Home) -> None:
     write_settings(home, NetworkSettings(kind=NetworkKind.BRIDGE), Lan())
     assert document.loads(NetworkSettings, (home.config / "network.json").read_bytes()).kind is NetworkKind.BRIDGE
+
+
+def test_verbs_that_act_tell_programs_what_became_of_it(
+    verb: Verb, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str) -> dict[str, Any]:
+        assert verb(*words, "--output", "json") == 0
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert document["schema"] == 1
+        return document
+
+    machine = said("vm.create", "web1", "--label", "a=b")
+    assert (machine["name"], machine["state"], machine["definition"]["ip"]) == ("web1", "off", "192.168.100.2")
+    assert said("vm.set", "web1", "c=d")["definition"]["labels"] == [
+        {"key": "a", "value": "b"}, {"key": "c", "value": "d"},
+    ]  # fmt: skip
+    assert said("vm.reinstall", "web1", "--withdraw")["name"] == "web1"
+    adopted = said("vm.adopt", "52:54:00:00:00:09", "--name", "web9")
+    assert (adopted["name"], adopted["definition"]["managed"]) == ("web9", False)
+    assert said("vm.clean", "web9", "--yes")["removed"] == ["web9"]
+    assert said("vm.stop", "web1")["state"] == "off"
+    assert [each["name"] for each in said("vm.stop", "provisioner")["machines"]] == ["web1"]
+    assert said("provisioner.stop")["network_running"] is False
+    assert said("down")["machines"][0]["name"] == "web1"
+    assert said("vm.clean", "web1", "--yes")["removed"] == ["web1"]
+    assert said("net.remove")["kind"] == "switch"
+    assert said("clean", "--yes")["machines"] == []
+    assert verb("vm.create", "web1") == 0
+    assert capsys.readouterr().out == "", "for people it is told as it goes"

@@ -73,3 +73,16 @@ def test_where_uv_fails_pip_is_used(
 def test_an_empty_folder_is_no_environment(tmp_path: Path, lock: Path) -> None:
     (tmp_path / ".venv").mkdir()
     assert not is_current(tmp_path / ".venv", lock)
+
+
+@pytest.mark.parametrize("damage", ["binary", "folder"])
+def test_a_damaged_stamp_is_no_environment(tmp_path: Path, lock: Path, damage: str) -> None:
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin/python").symlink_to(sys.executable)
+    stamp = venv / "pvmlab-stamp"
+    if damage == "binary":
+        stamp.write_bytes(b"\xff\xfe")
+    else:
+        stamp.mkdir()
+    assert not is_current(venv, lock)

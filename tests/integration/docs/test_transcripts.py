@@ -20,6 +20,16 @@ def test_the_commands_print_what_the_page_says(page: Path, tmp_path: Path) -> No
         assert not (fault := differences(step.output, seen)), f"{page.name}, line {step.line}, {step.command}\n{fault}"
 
 
+def test_the_tutorials_lab_is_as_it_says(tmp_path: Path) -> None:
+    """The file that its reader writes, and what `lab.diff` says of it; bringing it up is tests/e2e/test_lab_yaml.py."""
+    page = (REPOSITORY / "docs/tutorial/lab-yaml.md").read_text()
+    person = make_person(tmp_path)
+    (person.folder / "lab.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    person.types("mkdir img && qemu-img create -q -f qcow2 img/cloud.qcow2 2G", timeout=60)
+    (step,) = steps_of(page, "tutorial")
+    assert not (fault := differences(step.output, person.types(step.command, timeout=60))), fault
+
+
 def test_there_are_such_pages() -> None:
     assert len(WITH_STEPS) >= 3
 

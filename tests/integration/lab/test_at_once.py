@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +15,9 @@ from contracts import nocloud
 from contracts.machine import PortForward, VmDefinition
 from lab import clones, forwards, snapshot_store, snapshots, target
 from lab.clones import CloneRequest
+from lab.machine import MachineState
 from lab.store import DefinitionStore
-from pipeline.errors import ConflictError
+from pipeline.errors import ConflictError, NotFoundError
 from tests.fakes.idle_machines import IdleLab
 from tests.fakes.installed_disks import system_files, write_installed_disk
 
@@ -91,3 +95,40 @@ def test_one_machine_gets_a_port(place: IdleLab) -> None:
     said = all_at_once(lambda number: forwards.add(place.lab, f"m{number}", PortForward(host=23456, guest=80)))
     assert said.count("done") == 1
     assert all(word == "done" or "leads to port 80 of m" in word for word in said)
+
+
+def test_a_machine_that_is_removed_while_it_is_started_is_gone(place: IdleLab) -> None:
+    definition, machine = place.make("m1"), place.lab.machine("m1")
+    with ThreadPoolExecutor(1) as threads:
+        with place.lab.starting("m1"):  # as vm.start does
+            removal = threads.submit(target.clean, place.lab, "m1")
+            spec = target.prepare(place.lab, definition, place.accelerator)
+            time.sleep(0.5)
+            machine.start(dataclasses.replace(spec, paused=True))
+            assert not removal.done()
+        removal.result(timeout=30)
+    assert machine.process() is None
+    assert not DefinitionStore(place.lab).exists("m1")
+    assert not list(place.lab.home.disks.glob("m1*"))
+    with pytest.raises(NotFoundError):  # one that comes later finds nothing to start
+        target.start(place.lab, definition, place.accelerator)
+    assert not list(place.lab.home.disks.glob("m1*"))
+
+
+def test_a_machine_may_be_removed_several_times_at_once(place: IdleLab) -> None:
+    place.make("m1")
+    place.start("m1")
+
+    def remove(_number: int) -> None:
+        with contextlib.suppress(NotFoundError):  # who comes late finds none
+            target.clean(place.lab, "m1")
+
+    assert all_at_once(remove) == ["done"] * AT_ONCE
+    assert place.lab.machine("m1").process() is None
+
+
+def test_a_machine_may_be_stopped_several_times_at_once(place: IdleLab) -> None:
+    place.make("m1")
+    machine = place.start("m1")
+    assert all_at_once(lambda _: machine.stop(timeout=0, force=True)) == ["done"] * AT_ONCE
+    assert machine.state() is MachineState.OFF

@@ -64,9 +64,10 @@ def test_bridge(scenario: str, folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_an_ordinary_user_is_told_what_root_has_to_do(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["ordinary_user", "ordinary_users_address", "labs_of_others"])
+def test_an_ordinary_user_is_told_what_root_has_to_do(name: str, folder: Path) -> None:
     open_to_all = 'mkdir "$2/dev" && mknod -m 666 "$2/dev/tun" c 10 200 && mount --bind "$2/dev/tun" /dev/net/tun'
-    scenario = 'exec "$1" -P -m tests.fakes.bridge_scenarios ordinary_user "$2/lab"'
+    scenario = f'exec "$1" -P -m tests.fakes.bridge_scenarios {name} "$2/lab"'
     (folder / "lab").mkdir()
     folder.chmod(0o755)
     done = in_own_network(f"{open_to_all} && {scenario}", sys.executable, folder)

@@ -132,8 +132,10 @@ def test_what_cannot_be_cloned_is_refused(place: IdleLab) -> None:
         make_clone(place, "web1", "web2")
     settings.unlink()
     target.status_path(place.lab, "web1").unlink()
+    before = layers.chain(target.disk_path(place.lab, "web1"))
     with pytest.raises(ConflictError, match=r"web1 has no system to clone: it is not installed \(new\)"):
         make_clone(place, "web1", "web2")
+    assert layers.chain(target.disk_path(place.lab, "web1")) == before  # its disk was not even frozen
     DefinitionStore(place.lab).rewrite(dataclasses.replace(source, managed=False))
     with pytest.raises(ConflictError, match="web1 was adopted"):
         make_clone(place, "web1", "web2")

@@ -201,3 +201,16 @@ def test_an_ordered_reinstall_makes_the_disk_anew_once(lab: Lab, make: Make, qco
 
 def test_the_sidecar_of_the_test_is_one(published: Path) -> None:
     assert json.loads(published.with_name(published.name + sidecar.SUFFIX).read_text())["seal"]
+
+
+def test_a_machine_whose_making_was_killed_still_notices_that_its_image_changed(
+    lab: Lab, make: Make, qcow2: Path
+) -> None:  # fmt: skip
+    definition = make("web1", qcow2)
+    disk, record = target.disk_path(lab, "web1"), cloud_machine.own_files(lab, "web1")[1]
+    record.unlink()  # it is written right after the disk
+    cloud_machine.prepare_disk(lab, definition, disk)
+    assert record.exists()
+    os.utime(qcow2, (1, 1))
+    with pytest.raises(ConflictError, match="has changed"):
+        cloud_machine.prepare_disk(lab, definition, disk)

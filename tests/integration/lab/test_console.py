@@ -30,6 +30,7 @@ class Person:
 
     def __init__(self, place: IdleLab, *words: str) -> None:
         self._screen, self._keyboard = os.openpty()
+        os.set_blocking(self._screen, False)
         self.before = termios.tcgetattr(self._keyboard)
         self.seen = ""
         env = {"PVMLAB_HOME": str(place.lab.home.root), "PVMLAB_CACHE": str(place.lab.cache.root), "TERM": "xterm"}
@@ -41,7 +42,15 @@ class Person:
             )
 
     def type(self, keys: bytes) -> None:
-        os.write(self._screen, keys)
+        while keys:
+            assert select.select([], [self._screen], [], LIMIT)[1], "nobody reads what is typed"
+            keys = keys[os.write(self._screen, keys) :]
+
+    def close_window(self) -> None:
+        """Have the terminal be gone, as when its window is closed."""
+        os.close(self._keyboard)
+        os.close(self._screen)
+        self._screen = self._keyboard = -1
 
     def wait_to_see(self, what: str) -> None:
         self._look(lambda: what in self.seen, what)
@@ -65,15 +74,18 @@ class Person:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
-        os.close(self._screen)
-        os.close(self._keyboard)
+        if self._screen >= 0:
+            os.close(self._screen)
+            os.close(self._keyboard)
 
     def _look(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + LIMIT
         while not condition():
             late = f"{what} did not come; seen: {self.seen!r}; it ended: {self.process.poll()}"
             assert time.monotonic() < deadline, late
-            if select.select([self._screen], [], [], 0.1)[0]:
+            if self._screen < 0:
+                time.sleep(0.05)
+            elif select.select([self._screen], [], [], 0.1)[0]:
                 self.seen += os.read(self._screen, 65536).decode(errors="replace")
 
 
@@ -145,6 +157,35 @@ def test_it_ends_with_the_machine(sit: Callable[[], Person], machine: Machine) -
     machine.kill()
     assert person.wait_for_end() == (0, "web1: the machine has ended\n")
     assert person.is_as_before
+
+
+def test_it_ends_with_the_window_of_the_terminal(sit: Callable[[], Person]) -> None:
+    person = sit()
+    person.wait_to_see("login:")
+    person.close_window()
+    assert person.wait_for_end() == (0, "web1: the terminal was closed\n")
+
+
+def test_it_can_be_left_when_the_machine_takes_no_keys(sit: Callable[[], Person]) -> None:
+    person = sit()  # its processors stand still: nobody reads its serial port
+    person.wait_to_see("login:")
+    for _ in range(400):
+        person.type(b"x" * 1024)
+    person.type(b"\x1d")
+    assert person.wait_for_end() == (0, "web1: left\n")
+
+
+def test_somebody_without_a_name_can_sit_there(
+    place: IdleLab, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with console._seat("web1", place.lab.home.run):
+        assert f"user {os.getuid()} (process {os.getpid()}" in console._holder(
+            place.lab.home.run / "_console-web1.json"
+        )
 
 
 def test_there_is_one_seat_and_the_second_person_is_told_who_has_it(sit: Callable[[], Person]) -> None:

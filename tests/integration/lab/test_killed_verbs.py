@@ -1,9 +1,11 @@
-"""Snapshots, restores and clones whose command is killed at any moment: nothing half-made, and the next one works."""
+"""Verbs whose command is killed at any moment: nothing is lost or half-made, and the next one works."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -107,6 +109,33 @@ def check_offline(place: IdleLab, worker: Worker, rounds: int) -> int:
     return cut
 
 
+def check_changes(place: IdleLab, worker: Worker, rounds: int) -> int:
+    """Kill changes of web1's definition, and removals of clones of it; return how many were in the middle."""
+    store, chance, cut = DefinitionStore(place.lab), random.Random(17), 0
+    before = store.load("web1")
+    assert worker.carry_out("clone", "first")
+    longest = {"set": duration(worker, "set", "first"), "clean": duration(worker, "clean", "first")}
+    for number in range(rounds):
+        name, what = f"x{number}", ("set", "clean")[number % 2]
+        if what == "clean":
+            assert worker.carry_out("clone", name)
+        cut += not worker.kill_at(what, name, chance.uniform(0, longest[what]))
+        now = store.load("web1")
+        assert dataclasses.replace(now, labels=()) == before
+        assert [label.key for label in now.labels] in ([], ["round"])
+        if what == "clean":
+            if store.exists(name):
+                assert worker.carry_out("clean", name)
+            left = [path.name for path in place.lab.home.root.rglob(f"*{name}*") if path.suffix != ".lock"]
+            assert not [each for each in left if re.search(rf"\b{name}\b", each)]
+        assert worker.carry_out("set", "whole")
+        assert [label.value for label in store.load("web1").labels] == ["whole"]
+    snapshots.restore(place.lab, before, "start", place.accelerator)
+    found = read_files(target.disk_path(place.lab, "web1"), 5 << 20, {"etc/hostname": ""})
+    assert found == {"etc/hostname": "web1\n"}
+    return cut
+
+
 def check_live(place: IdleLab, worker: Worker, rounds: int) -> int:
     """Kill snapshots of a machine that runs; return how many were in the middle."""
     definition, chance, cut = DefinitionStore(place.lab).load("web1"), random.Random(13), 0
@@ -135,6 +164,10 @@ def test_killed_work_on_a_machine_that_is_off(place: IdleLab, worker: Worker) ->
     assert check_offline(place, worker, SOME) > SOME // 4
 
 
+def test_killed_changes_and_removals(place: IdleLab, worker: Worker) -> None:
+    assert check_changes(place, worker, SOME) > SOME // 4
+
+
 def test_killed_snapshots_of_a_machine_that_runs(place: IdleLab, worker: Worker) -> None:
     assert check_live(place, worker, SOME) > SOME // 4
 
@@ -142,6 +175,11 @@ def test_killed_snapshots_of_a_machine_that_runs(place: IdleLab, worker: Worker)
 @pytest.mark.nightly
 def test_much_killed_work_on_a_machine_that_is_off(place: IdleLab, worker: Worker) -> None:
     assert check_offline(place, worker, MANY) > MANY // 4
+
+
+@pytest.mark.nightly
+def test_many_killed_changes_and_removals(place: IdleLab, worker: Worker) -> None:
+    assert check_changes(place, worker, MANY) > MANY // 4
 
 
 @pytest.mark.nightly

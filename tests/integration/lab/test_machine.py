@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import errno
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import processes, qmp
+from lab import logs, processes, qmp
 from lab.machine import Machine, MachineState, QemuStartError, StopOutcome
 from lab.network import SwitchNetwork
 from lab.spec import Share, WanCard
@@ -79,6 +80,31 @@ def test_a_killed_qemu_is_a_crash_until_the_next_start(make_machine: MakeMachine
     machine.start(spec)
     assert machine.is_running()
     assert machine.stop(timeout=0, force=True) is StopOutcome.QUIT
+    assert machine.state() is MachineState.OFF
+
+
+def test_a_full_disk_hides_no_crash_and_no_stop(
+    make_machine: MakeMachine, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, spec = make_machine("web1")
+    machine.start(spec)
+    record = machine.process()
+    assert record is not None
+    processes.send_signal(record, signal.SIGKILL)
+    processes.wait_for_end(record, timeout=10)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "write_record", full)
+        patch.setattr(logs, "trim", full)
+        assert machine.state() is MachineState.CRASHED
+    assert machine.state() is MachineState.CRASHED  # it is still known when there is room again
+    assert "crashed" in machine.logs.ours.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "trim", full)
+        assert machine.stop(timeout=0) is StopOutcome.ALREADY_OFF
     assert machine.state() is MachineState.OFF
 
 

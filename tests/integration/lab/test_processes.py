@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import time
@@ -49,6 +50,23 @@ def test_a_process_is_recorded_found_and_ended(tmp_path: Path) -> None:
     assert processes.end_process(record)
     assert not processes.is_alive(record)
     assert not Path(f"/proc/{record.pid}").exists()  # and was waited for
+
+
+def test_a_process_whose_record_cannot_be_completed_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = processes.write_record, list[ProcessRecord]()
+
+    def full(path: Path, record: ProcessRecord) -> None:
+        written.append(record)
+        if record.pid is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, record)
+
+    monkeypatch.setattr(processes, "write_record", full)
+    with pytest.raises(OSError, match="No space left"):
+        start(tmp_path)
+    assert [record.pid is None for record in written] == [True, False]
+    assert not processes.is_alive(written[-1])
+    assert not (tmp_path / "r.json").exists()
 
 
 def test_sigkill_ends_what_sigterm_does_not(tmp_path: Path) -> None:

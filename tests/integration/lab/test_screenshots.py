@@ -81,6 +81,17 @@ def test_a_machine_that_is_off_or_has_no_card_shows_nothing(place: IdleLab, tmp_
     assert not picture.exists()
 
 
+def test_a_place_that_takes_no_files_is_told(place: IdleLab, tmp_path: Path) -> None:
+    place.make("web1")
+    machine = place.start("web1")
+    for path, message in ((Path("/proc/web1.png"), "the picture cannot be written to /proc/web1.png"),
+                          (tmp_path / "file" / "web1.png", "the picture cannot be written")):  # fmt: skip
+        (tmp_path / "file").touch()
+        with pytest.raises(PvmlabError, match=message) as caught:
+            take_screenshot(machine, path)
+        assert caught.value.resolution == "choose another --file"
+
+
 def test_what_is_no_png_is_told() -> None:
     with pytest.raises(PvmlabError, match="QEMU wrote no PNG"):
         screenshots._size(b"P6 640 480")

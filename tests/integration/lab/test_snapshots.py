@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts import document
 from contracts.machine import DiskBus, ExtraDisk
 from contracts.report import InstallState, MachineStatus
-from lab import disks, layers, live_snapshots, qmp, snapshot_store, snapshots, target
+from contracts.tokens import LIFETIME, Record
+from lab import disks, layers, live_snapshots, qmp, snapshot_store, snapshots, target, tpm
+from lab.install_status import token_path
 from lab.machine import StopOutcome
 from lab.nbd import open_image
 from lab.snapshot_store import SnapshotKind
+from pipeline import commit
 from pipeline.errors import ConflictError, NotFoundError, PvmlabError, UsageError
-from pipeline.run import run
+from pipeline.run import find_program, run
 from tests.fakes.idle_machines import IdleLab
 
 
@@ -222,6 +229,38 @@ def test_a_tpm_goes_with_a_snapshot_of_a_machine_that_is_off(place: IdleLab) -> 
     assert {path.name: path.read_text() for path in state.iterdir()} == {"tpm2-00.permall": "sealed then"}
 
 
+def test_a_tpm_that_was_never_used_then_is_empty_again(place: IdleLab) -> None:
+    definition = place.make("web1", tpm=True)
+    snapshots.take(place.lab, definition, "new")
+    state = place.lab.home.disks / "web1.tpm"
+    state.mkdir()
+    (state / "tpm2-00.permall").write_text("sealed now")
+    snapshots.restore(place.lab, definition, "new", place.accelerator)
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("disk_only", [False, True])
+def test_a_tpm_goes_with_a_snapshot_of_a_machine_that_runs(place: IdleLab, *, disk_only: bool) -> None:
+    if find_program(tpm.PROGRAM) is None:
+        pytest.skip(f"no {tpm.PROGRAM} here")
+    definition = place.make("web1", tpm=True)
+    machine = place.start("web1", runs=True)
+    taken = snapshots.take(place.lab, definition, "live", disk_only=disk_only)
+    assert "tpm.tar" in {kept.name for kept in taken.files}
+    state = place.lab.home.disks / "web1.tpm"
+    (state / "more").write_text("new")
+
+    snapshots.restore(place.lab, definition, "live", place.accelerator)
+
+    assert not (state / "more").exists()
+    assert (state / "tpm2-00.permall").stat().st_size > 0
+    if disk_only:
+        machine = place.start("web1", runs=True)
+    with qmp.connect(machine.qmp_socket) as client:
+        assert client.execute("query-status")["status"] == "running"
+    assert tpm.find_fault(place.lab.home, "web1") is None
+
+
 def test_a_restore_that_was_killed_is_carried_to_its_end(place: IdleLab, monkeypatch: pytest.MonkeyPatch) -> None:
     definition = place.make("web1", more_disks=(ExtraDisk(size_gib=2),))
     first, second = target.disk_paths(place.lab, definition)
@@ -289,6 +328,72 @@ def test_a_failed_save_leaves_the_machine_running_and_no_snapshot(
         assert client.execute("query-status")["status"] == "running"
 
 
+def test_after_ctrl_c_in_a_save_the_next_command_carries_on(place: IdleLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = place.make("web1")
+    machine = place.start("web1", runs=True)
+    real = qmp.QmpClient.execute
+
+    def interrupted(client: qmp.QmpClient, command: str, *words: Any, **more: Any) -> Any:
+        if command == "query-jobs":  # the job that writes the memory is on its way
+            raise KeyboardInterrupt
+        return real(client, command, *words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(qmp.QmpClient, "execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            snapshots.take(place.lab, definition, "live")
+    assert snapshot_store.list_snapshots(place.lab.home, "web1") == []
+    assert snapshots.take(place.lab, definition, "live").kind is SnapshotKind.MEMORY
+    with qmp.connect(machine.qmp_socket) as client:
+        assert client.execute("query-status")["status"] == "running"
+        assert client.execute("query-jobs") == []
+
+
+def test_an_install_goes_on_from_a_snapshot_as_long_as_its_token_does(place: IdleLab) -> None:
+    definition = place.make("web1")
+    machine = place.start("web1", runs=True)
+    installing = MachineStatus(name="web1", uuid=definition.uuid, state=InstallState.INSTALLING)
+    commit.publish_text(target.status_path(place.lab, "web1"), document.dumps(installing))
+    token = Record(uuid=definition.uuid, digest="0" * 64, issued=time.time())
+    path = token_path(place.lab, definition)
+    commit.publish_text(path, document.dumps(token))
+    taken = snapshots.take(place.lab, definition, "amid")
+    assert snapshots.is_amid_install(place.lab, definition, taken)
+
+    snapshots.restore(place.lab, definition, "amid", place.accelerator)
+
+    before = machine.process()
+    for now in (
+        None,
+        dataclasses.replace(token, ended=time.time()),
+        dataclasses.replace(token, digest="1" * 64),
+        dataclasses.replace(token, issued=time.time() - LIFETIME - 1),
+    ):
+        path.unlink()
+        if now is not None:
+            commit.publish_text(path, document.dumps(now))
+        else:
+            path.touch()
+        with pytest.raises(ConflictError, match="that install cannot go on") as caught:
+            snapshots.restore(place.lab, definition, "amid", place.accelerator)
+        assert "--disk-only" in caught.value.resolution
+        assert machine.process() == before  # it runs as before
+    snapshots.restore(place.lab, definition, "amid", place.accelerator, disk_only=True)
+    assert machine.process() is None
+
+
+def test_a_damaged_record_is_told_and_can_be_removed(place: IdleLab) -> None:
+    definition = place.make("web1")
+    snapshots.take(place.lab, definition, "one")
+    folder = snapshot_store.snapshot_folder(place.lab.home, "web1", "one")
+    (folder / "record.json").write_text("{")
+    with pytest.raises(ConflictError, match="the record of the snapshot one of web1 is damaged") as caught:
+        snapshots.restore(place.lab, definition, "one", place.accelerator)
+    assert f"remove the folder {folder}" in caught.value.resolution
+    shutil.rmtree(folder)
+    snapshots.take(place.lab, definition, "one")
+
+
 def test_what_qemu_cannot_load_is_told_and_the_machine_is_off(place: IdleLab) -> None:
     definition = place.make("web1")
     machine = place.start("web1", runs=True)
@@ -315,8 +420,9 @@ def test_an_install_state_of_then_comes_back(place: IdleLab) -> None:
 class Agent:
     """A guest agent at the machine's end of its channel: here, a server in the socket's place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, refuses: str = "") -> None:
         self.heard: list[str] = []
+        self._refuses = refuses
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path.unlink()  # QEMU's own: nobody is at its other end
         self._listener.bind(str(path))
@@ -334,7 +440,9 @@ class Agent:
                     for line in lines:
                         request = json.loads(line.replace(b"\xff", b""))
                         self.heard.append(request["execute"])
-                        answer = {"return": request.get("arguments", {}).get("id", 1)}
+                        answer: dict[str, object] = {"return": request.get("arguments", {}).get("id", 1)}
+                        if request["execute"] == self._refuses:
+                            answer = {"error": {"desc": "it cannot"}}
                         connection.sendall(b"\xff" + json.dumps(answer).encode() + b"\n")
 
 
@@ -350,5 +458,15 @@ def test_a_guest_agent_has_the_file_systems_in_order(place: IdleLab) -> None:
         marker.touch()  # a snapshot that was killed
         snapshots.recover(place.lab, "web1")
         assert agent.heard[-1] == "guest-fsfreeze-thaw"
+    finally:
+        agent.close()
+
+
+def test_file_systems_that_did_not_freeze_in_time_are_thawed_all_the_same(place: IdleLab) -> None:
+    definition = place.make("web1", bus=DiskBus.NVME)
+    agent = Agent(place.start("web1", runs=True).guest_agent_socket, refuses="guest-fsfreeze-freeze")
+    try:
+        assert not snapshots.take(place.lab, definition, "loud", disk_only=True).quiet
+        assert agent.heard[-1] == "guest-fsfreeze-thaw"  # a freeze that comes late would stay for ever
     finally:
         agent.close()

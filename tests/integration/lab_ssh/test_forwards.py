@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import json
 import os
 import signal
@@ -16,7 +18,7 @@ import pytest
 
 from contracts.machine import PortForward
 from contracts.names import PROVISIONER_NAME
-from lab import addresses, forward_process, forwards, processes
+from lab import addresses, forward_process, forwarder, forwards, processes
 from lab.lab import Lab
 from lab.machine import Machine
 from lab.processes import ProcessRecord
@@ -168,6 +170,11 @@ def test_ports_that_are_taken_are_refused(lab: Lab, provisioner_port: int) -> No
     assert state_of(lab, port) == "off"
     with pytest.raises(ConflictError, match=f"port {port} of this host leads to port 80 of web1 already"):
         forwards.add(lab, "web1", PortForward(host=port, guest=81))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        free = other.getsockname()[1]
+    with pytest.raises(ConflictError, match=f"port {free} of this host leads to port 90 of web1 already"):
+        forwards.add(lab, "web1", PortForward(host=free, guest=90), PortForward(host=free, guest=91))
+    assert [each.host for each in DefinitionStore(lab).load("web1").forwards] == [port]  # all, or none
     with pytest.raises(UsageError, match="port 80 of this host is for its administrator"):
         forwards.add(lab, "web1", PortForward(host=80, guest=80))
     with pytest.raises(ConflictError, match=f"port {provisioner_port} of this host leads to the provisioner's SSH"):
@@ -185,3 +192,41 @@ def test_what_is_no_forward_is_refused(text: str) -> None:
         return
     with pytest.raises(UsageError, match="is no forward"):
         forwards.parse_forward(text)
+
+
+def test_a_broken_definition_beside_it_keeps_no_port_closed(lab: Lab) -> None:
+    (lab.home.vms / "broken.json").write_text("{}")
+    port = free_port()
+    forwards.add(lab, "web1", PortForward(host=port, guest=80))
+    assert [forward.host for forward in DefinitionStore(lab).load("web1").forwards] == [port]
+
+
+def test_an_ssh_that_complains_much_goes_on(lab: Lab) -> None:
+    forward = forwarder._Forward(lab, "web1", PortForward(host=free_port(), guest=80))
+    forward._argv = ["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x >&2; echo ready; exec cat"]
+    try:
+
+        def opens() -> bool:
+            forward.look()
+            return forward.state == "open"
+
+        wait_for("the port", opens)
+    finally:
+        forward.end()
+
+
+def test_a_full_disk_closes_no_port(lab: Lab, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    forwards_of_web1 = (PortForward(host=free_port(), guest=80),)
+    store = DefinitionStore(lab)
+    store.rewrite(dataclasses.replace(store.load("web1"), forwards=forwards_of_web1))
+    told: list[str] = []
+
+    def full(_path: Path, text: str, *, mode: int) -> None:
+        told.append(text)
+        if len(told) < 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        machine.kill()  # the end of it
+
+    monkeypatch.setattr("pipeline.commit.publish_text", full)
+    forwarder.serve(lab, "web1", lab.home.run / "_forwards-web1.state")
+    assert len(told) == 2

@@ -47,6 +47,8 @@ def offered(*words: str) -> list[str]:
         (("vm.logs", "web1", "--follow", "--f"), []),
         (("vm.create", "web9", "--distro", "debian"), ["debian-12", "debian-13"]),
         (("vm.create", "web9", "--answer-file", "x"), [FILES]),
+        (("vm.create", "web9", "--disk", "x"), [FILES]),
+        (("vm.create", "web9", "--disk", "--cp"), ["--cpus"]),
         (("vm.shell", "web1", "--", "ls", ""), [FILES]),
         (("completion", ""), ["bash", "zsh", "fish"]),
         (("net.create", "--kind", "b"), ["bridge"]),

@@ -12,7 +12,8 @@ import pytest
 from cli import doctor
 from cli.doctor import GIB, State
 from cli.host_packages import Manager, Need
-from pipeline.errors import ExitCode
+from pipeline.errors import ExitCode, MissingProgramError
+from pipeline.workspace import Home
 
 
 def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +39,8 @@ def test_a_program_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "other:100000:65536\n", "me:100000:100\n", "rubbish\n"],
-    ids=["no file", "empty", "other", "few", "bad"],
+    [None, "", "other:100000:65536\n", "me:100000:100\n", "rubbish\n", "me:100000:many\n"],
+    ids=["no file", "empty", "other", "few", "bad", "no number"],
 )
 def test_subordinate_ids_that_do_not_suffice(tmp_path: Path, text: str | None) -> None:
     if text is not None:
@@ -54,6 +55,30 @@ def test_subordinate_ids_that_suffice(tmp_path: Path) -> None:
     for name in ("subuid", "subgid"):
         (tmp_path / name).write_text("me:100000:65536\n")
     assert doctor.examine_subordinate_ids("me", folder=tmp_path).state is State.OK
+
+
+def test_a_user_without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that was started for any user id."""
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    finding = doctor.examine_account(12345)
+    assert (finding.name, finding.state) == ("account", State.MISSING)
+    assert "useradd --uid 12345" in finding.repair
+
+
+def test_a_place_that_may_not_be_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+
+    def refuse(path: Path) -> bool:
+        if closed in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return path in (closed, tmp_path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(Path, "is_dir", lambda path: path == closed)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    finding = doctor.examine_place("home", closed / "of/another", 1, variable="PVMLAB_HOME")
+    assert (finding.state, finding.found) == (State.MISSING, f"{closed} is not a folder you may write to")
+    assert doctor.exposed_folders(Home(closed / "of/another")) == []
 
 
 def test_a_place_without_room(tmp_path: Path) -> None:
@@ -78,6 +103,15 @@ def test_a_place_with_room(tmp_path: Path) -> None:
 def test_memory(tmp_path: Path, kib: int, state: State) -> None:
     (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {kib} kB\n")
     assert doctor.examine_memory(tmp_path / "meminfo").state is state
+
+
+def test_namespaces_cannot_be_tried_without_unshare(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(argv: list[str], **_: object) -> NoReturn:
+        raise MissingProgramError(argv[0])
+
+    monkeypatch.setattr(doctor, "run", refuse)
+    finding = doctor.examine_user_namespace()
+    assert (finding.state, finding.found) == (State.MISSING, "the program 'unshare' is not installed")
 
 
 def test_loopback_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

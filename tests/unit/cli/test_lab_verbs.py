@@ -14,8 +14,10 @@ from cli.start_checks import require_documents
 from contracts.machine import MachineSource
 from contracts.nocloud import combine_user_data
 from lab.lab import Lab
+from lab.manifest_apply import LabUpError
+from lab.manifest_crew import Outcome, State
 from lab.store import DefinitionStore, MachineRequest
-from pipeline.errors import ConflictError, ExitCode
+from pipeline.errors import ConflictError, ExitCode, PvmlabError
 from pipeline.workspace import Cache
 from tests.fakes.fresh_verbs import fresh_verbs
 from tests.fakes.lab_files import make_machine
@@ -72,7 +74,7 @@ def test_status_shows_what_is_missing_and_what_waits(run: Run, tmp_path: Path) -
     [
         (["lab.up", "nowhere.yaml"], ExitCode.NOT_FOUND, "the lab file nowhere.yaml cannot be read"),
         (["lab.up", "a.yaml", "b.yaml"], ExitCode.USAGE, "a lab is described by one file"),
-        (["lab.up", "--jobs", "-1"], ExitCode.USAGE, "--jobs is 1 or more"),
+        (["lab.up", "--jobs", "-1"], ExitCode.USAGE, "--jobs is 0 or more"),
         (["lab.up", "--jobs", "two"], ExitCode.USAGE, "--jobs wants a whole number"),
         (["lab.down", "nowhere.yaml"], ExitCode.NOT_FOUND, "cannot be read"),
         (["lab.diff", "bad.yaml"], ExitCode.USAGE, "bad.yaml:3:3: machines.Web:"),
@@ -153,6 +155,46 @@ def test_a_broken_definition_stops_a_diff(run: Run, tmp_path: Path) -> None:
     code, _, err = run("lab.diff")
     assert code == ExitCode.FAILED
     assert "the definition of db1 is broken" in err
+
+
+def test_a_broken_definition_of_no_concern_does_not_stop_looking(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "home" / "vms").mkdir(parents=True)
+    (tmp_path / "home" / "vms" / "other.json").write_text("{}")
+    code, out, err = run("lab.diff")
+    assert (code, len(out.splitlines())) == (0, 5)
+    assert "left alone without --prune: other" in err
+    code, out, _ = run("lab.status", "--output=json")
+    assert (code, json.loads(out)["extra"]) == (0, ["other"])
+
+
+def test_all_broken_definitions_are_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "home" / "vms").mkdir(parents=True)
+    for name in ("db1", "web-1"):
+        (tmp_path / "home" / "vms" / f"{name}.json").write_text("{}")
+    code, _, err = run("lab.diff")
+    assert code == ExitCode.FAILED
+    assert "db1: the definition of db1 is broken" in err
+    assert "web-1: the definition of web-1 is broken" in err
+
+
+def test_programs_are_told_what_became_of_each_machine_also_if_not_all_came_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = {
+        "db1": Outcome(state=State.FAILED, why="no SSH", error=PvmlabError("no SSH"), seconds=1.0),
+        "web-1": Outcome(state=State.UP, seconds=2.0),
+    }
+
+    def fail(*_: object, **__: object) -> None:
+        raise LabUpError(outcomes)
+
+    monkeypatch.setattr("lab.manifest_apply.up", fail)
+    code, out, err = run("lab.up", "--output=json")
+    assert (code, err.splitlines()[0]) == (1, "pvmlab: error: 1 of 2 machines did not come up")
+    assert json.loads(out)["machines"] == [
+        {"name": "db1", "state": "failed", "seconds": 1.0, "why": "no SSH"},
+        {"name": "web-1", "state": "up", "seconds": 2.0, "why": ""},
+    ]
 
 
 def test_own_user_data_is_private_and_goes_with_the_machine(run: Run, tmp_path: Path) -> None:

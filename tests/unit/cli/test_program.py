@@ -62,7 +62,27 @@ def _verbs(seen: list[object], raised: list[BaseException]) -> Collection:
         """Build tasks."""
         seen.append((task, jobs, dry))
 
-    return Collection(up, fail, build, vm=Collection(start=start))
+    @task(positional=[], iterable=["name", "label"], auto_shortflags=False, help={"name": "Where", "label": "With"})
+    def many(c: Context, name: list[str], label: list[str], jobs: int = 2) -> None:
+        """Do it on many machines."""
+        seen.append((name, label, jobs))
+
+    @task(positional=["name"], iterable=["ip", "mac"], auto_shortflags=False)
+    def make(c: Context, name: str, ip: list[str], mac: list[str]) -> None:
+        """Make one."""
+        seen.append((name, ip, mac))
+
+    @task(positional=[], iterable=["name"], auto_shortflags=False)
+    def several(c: Context, name: list[str], jobs: int = 2) -> None:
+        """Do it on several machines."""
+        seen.append((name, jobs, c.remainder))
+
+    @task(positional=["name"], iterable=["port"], auto_shortflags=False)
+    def lead(c: Context, name: str, port: list[str]) -> None:
+        """Lead ports to one."""
+        seen.append((name, port))
+
+    return Collection(up, fail, build, many, make, several, lead, vm=Collection(start=start))
 
 
 def test_alone_it_lists_the_verbs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,9 +126,45 @@ def test_a_verb_may_take_any_number_of_words(
     assert seen == [arguments]
 
 
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (["a", "b", "--jobs", "3"], (["a", "b"], [], 3)),
+        (["--label", "k=1,2", "--label=l"], ([], ["k=1,2", "l"], 2)),
+        (["a", "--label", "k", "b"], (["a", "b"], ["k"], 2)),
+    ],
+)
+def test_the_words_are_the_first_argument_where_others_take_several_too(
+    run: Run, seen: list[object], words: list[str], arguments: tuple[object, ...]
+) -> None:
+    assert run("many", *words) == ExitCode.DONE
+    assert seen == [arguments]
+
+
+def test_where_the_first_argument_is_one_word_a_second_is_refused(run: Run, seen: list[object]) -> None:
+    assert run("make", "a", "--ip", "1", "--ip", "2") == ExitCode.DONE
+    assert run("make", "a", "b") == ExitCode.USAGE
+    assert seen == [("a", ["1", "2"], [])]
+
+
 def test_words_of_one_verb_end_at_the_next(run: Run, seen: list[object]) -> None:
     assert run("build", "a", "b", "up") == ExitCode.DONE
     assert seen == [(["a", "b"], 2, False), "up"]
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (["several", "build", "up", "--", "ls"], (["build", "up"], 2, "ls")),
+        (["several", "web1", "--jobs", "3", "fail"], (["web1", "fail"], 3, "")),
+        (["lead", "up", "8080:80", "81:81"], ("up", ["8080:80", "81:81"])),
+    ],
+)
+def test_a_machine_may_be_called_like_a_verb(
+    run: Run, seen: list[object], words: list[str], arguments: tuple[object, ...]
+) -> None:
+    assert run(*words) == ExitCode.DONE
+    assert seen == [arguments]
 
 
 def test_help_shows_that_a_verb_takes_any_number_of_words(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +173,11 @@ def test_help_shows_that_a_verb_takes_any_number_of_words(run: Run, capsys: pyte
     assert out.startswith("Usage: ./pvmlab build [TASK ...] [OPTIONS]\n")
     assert "TASK         Which" in out
     assert "--task" not in out
+
+
+def test_help_shows_that_a_list_takes_a_value(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("many", "--help") == ExitCode.DONE
+    assert "--label=STRING   With" in capsys.readouterr().out
 
 
 def test_help_after_the_double_dash_is_for_the_machine(run: Run, seen: list[object]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distros.strict_yaml import DefinitionError, Node, parse
+from distros.strict_yaml import MAX_SIZE, DefinitionError, Node, parse
 
 
 def read(text: str, most: int = 1000) -> Any:
@@ -57,6 +57,7 @@ def test_faults_have_the_path_of_the_use_and_the_place_of_the_value() -> None:
     [
         ("a: *x\n", "x.yaml:1:4: a: no whole value above has the anchor &x"),
         ("a: &x [*x]\n", "no whole value above has the anchor &x"),
+        ("a: &x [&x 1]\nb: *x\n", "x.yaml:1:4: a: the anchor &x is there twice"),
         ("a: &x {b: {<<: *x}}\n", "no whole value above has the anchor &x"),
         ("a: &x 1\nb: &x 2\n", "x.yaml:2:4: b: the anchor &x is there twice"),
         ("a: {<<: 1}\n", "a merge key (<<) takes a mapping"),
@@ -82,3 +83,21 @@ def test_a_bomb_of_aliases_is_refused_before_it_takes_memory(width: int) -> None
 
 def test_without_leave_they_are_refused() -> None:
     assert "anchors (&) and aliases (*) are not used here" in faults("a: &x 1\n", 0)
+
+
+def test_what_aliases_repeat_is_bounded_in_characters_too() -> None:
+    text = f"a: &x {'z' * (MAX_SIZE // 3)}\n"
+    assert len(read(f"{text}b: *x\n")["b"]) == MAX_SIZE // 3
+    assert f"x.yaml:1:4: c[0]: with all that aliases repeat, it is more than {MAX_SIZE} characters" in faults(
+        f"{text}b: *x\nc: [*x, *x]\n"
+    )
+
+
+def test_a_long_key_is_refused_before_it_is_in_the_path_of_each_value_below_it() -> None:
+    values = ",".join("1" * 900)
+    tracemalloc.start()
+    try:
+        assert "a key is longer than 1024 characters" in faults(f"? {'k' * 500_000}\n: [{values}]\n")
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from lab.lab import Lab
 from lab.native import OwnAnswers
 from lab.store import DefinitionStore
 from pipeline.errors import NotFoundError, UsageError
+from pipeline.workspace import Cache, Home, Workspace
 
 Make = Callable[..., VmDefinition]
 
@@ -70,3 +72,10 @@ def test_only_hardware_waits_for_a_start() -> None:
     assert Change(cpus=1).is_of_hardware
     assert Change(memory_mib=1).is_of_hardware
     assert not Change(labels={"a": "b"}).is_of_hardware
+
+
+def test_what_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    lab = Lab(Workspace(Cache(tmp_path / "cache"), Home(tmp_path / "home")))
+    with pytest.raises(NotFoundError, match="there is no machine 'nope'"):
+        changes.apply(lab, "nope", Change(cpus=4))
+    assert not lab.home.root.exists()

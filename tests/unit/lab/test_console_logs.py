@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,4 +55,23 @@ def test_follow_gives_what_is_added_and_starts_over_with_a_new_log(
     monkeypatch.setattr("lab.console_logs.time.sleep", lambda _: next(steps)())
     added = follow_log(log)
     assert next(added) == "more\n"
+    assert next(added) == "new\n"
+
+
+def test_follow_waits_for_the_rest_of_a_character_and_for_a_log_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("old\n")
+
+    def append(data: bytes) -> None:
+        with log.open("ab") as stream:
+            stream.write(data)
+
+    steps: list[Callable[[], object]] = [
+        lambda: append(b"caf\xc3"), lambda: append(b"\xa9\n"), log.unlink, lambda: log.write_text("new\n")
+    ]  # fmt: skip
+    monkeypatch.setattr("lab.console_logs.time.sleep", lambda _: steps.pop(0)())
+    added = follow_log(log)
+    assert next(added) + next(added) == "café\n"
     assert next(added) == "new\n"

@@ -68,7 +68,9 @@ def test_all_of_a_machine_that_is_gone_goes(lab: Lab) -> None:
         put(home.disks / "old.qcow2"), put(home.disks / "old.disk2.qcow2"), put(home.disks / "old.vars.fd"),
         put(home.disks / "old.base.json"), put(home.logs / "old.log"), put(home.logs / "old.qemu.log.1"),
         put(home.status / "old.json"), put(home.status / "old.events.json"), put(home.vms / "old.answers"),
-        put(home.run / "old.qmp"), put(home.run / "_tpm-old.json", b"{}"), put(home.run / "_forwards-old.state"),
+        put(home.run / "old.qmp"), put(home.run / "_forwards-old.state"),
+        put(home.run / "_tpm-old.json", b'{"token": "t", "pid": 4194999, "start_time": "1"}'),
+        put(home.run / "_console-old.json", b'{"user": "me"}'),
     ]  # fmt: skip
     put(home.disks / "old.tpm/state", b"x" * 10_000)
     put(home.disks / "snapshots/old/s/memory.qcow2")
@@ -124,6 +126,17 @@ def test_a_machine_that_runs_without_a_definition_stays(lab: Lab) -> None:
     assert names(lab) == {"run/ghost.json", "run/ghost.qmp", "disks/ghost.qcow2", "logs/ghost.log"}
 
 
+def test_a_companion_that_runs_keeps_all_of_its_machine(lab: Lab) -> None:
+    token = Path("/proc/self/cmdline").read_bytes().split(b"\0")[-2].decode()
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    record = {"token": token, "pid": os.getpid(), "start_time": started}
+    path = put(lab.home.run / "_tpm-ghost.json", json.dumps(record).encode())
+    put(lab.home.disks / "ghost.tpm/state")
+    assert names(lab) == set()
+    put(path, json.dumps(record | {"start_time": "1"}).encode())
+    assert names(lab) == {"run/_tpm-ghost.json", "disks/ghost.tpm"}
+
+
 def test_a_damaged_record_spares_its_machine(lab: Lab) -> None:
     put(lab.home.run / "ghost.json", b"{")
     put(lab.home.disks / "ghost.qcow2")
@@ -154,9 +167,14 @@ def test_half_made_files_go_when_nobody_can_be_at_them(lab: Lab) -> None:
 def test_what_is_not_ours_is_told_and_stays(lab: Lab) -> None:
     mine = put(lab.home.disks / "My Notes.txt")
     folder = put(lab.home.logs / "backup/x").parent
+    named = [
+        put(lab.home.disks / "backup.tar.gz"), put(lab.home.disks / "cloud.img"), put(lab.home.logs / "notes.txt"),
+        put(lab.home.vms / "todo.md"), put(lab.home.status / "old.log"), put(lab.home.disks / "web1.qcow2.bak"),
+        put(lab.home.disks / ".DS_Store"),
+    ]  # fmt: skip
     plan = plan_garbage(lab)
     assert plan.items == ()
-    assert set(plan.unknown) == {mine, folder}
+    assert set(plan.unknown) == {mine, folder, *named}
 
 
 def test_what_was_made_meanwhile_stays(lab: Lab) -> None:

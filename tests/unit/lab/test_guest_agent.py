@@ -85,6 +85,13 @@ def test_a_system_is_shut_down_only_by_an_agent_that_answers(tmp_path: Path, mon
     assert b"guest-shutdown" not in b"".join(heard)
 
 
+def test_an_agent_that_may_not_shut_down_leaves_that_to_the_power_button(tmp_path: Path) -> None:
+    refusal = {"error": {"desc": "Command guest-shutdown has been disabled"}}  # qemu-ga's words
+    agent = Agent({"guest-shutdown": refusal})
+    with channel(tmp_path / "a", agent):
+        assert not shut_down(tmp_path / "a")
+
+
 def test_no_channel_is_no_agent(tmp_path: Path) -> None:
     assert not shut_down(tmp_path / "nobody")
     with pytest.raises(AgentError, match="there is no channel"), connect(tmp_path / "nobody"):

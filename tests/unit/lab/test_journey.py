@@ -10,6 +10,7 @@ import pytest
 
 from contracts.arch import Arch
 from contracts.machine import Installer, MachineSource, VmDefinition
+from contracts.names import PROVISIONER_NAME
 from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus
 from lab import bringup, journey, orders, provisioner, target
@@ -309,6 +310,25 @@ def test_down_does_not_stumble_over_strange_files(lab: Lab, reporter: Any, road:
     assert journey.down(lab, reporter=reporter) == {"web1": StopOutcome.SHUT_DOWN}
 
 
+def test_down_stops_all_others_beside_one_whose_record_is_damaged(
+    lab: Lab, reporter: Any, road: list[str], mark_running: Mark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("web1", "web2", PROVISIONER_NAME):
+        mark_running(name)
+    (lab.home.run / "web1.json").write_text("{")
+    ended: list[str] = []
+
+    def stop(machine: Machine, *, timeout: float, force: bool) -> StopOutcome:
+        ended.append(machine.name if machine.is_running() else "")  # says so of web1
+        return StopOutcome.SHUT_DOWN
+
+    monkeypatch.setattr(Machine, "stop", stop)
+    with pytest.raises(ConflictError, match=r"web1\.json is damaged"):
+        journey.down(lab, reporter=reporter)
+    assert ended == ["web2"]
+    assert "stop network" not in road
+
+
 def test_down_twice_is_fine(lab: Lab, reporter: Any, road: list[str]) -> None:
     assert journey.down(lab, reporter=reporter) == {}
     assert reporter.said == ["no machine was running"]
@@ -326,6 +346,22 @@ def test_clean_removes_machines_and_keeps_keys_and_cache(
     assert not lab.home.disks.exists()
     assert (lab.home.ssh / "id_ed25519").exists()
     assert lab.cache.root.exists()
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_clean_leaves_what_is_not_named_as_ours(
+    lab: Lab, reporter: Any, road: list[str], make_definition: Make, with_keys: bool
+) -> None:  # fmt: skip
+    make_definition()
+    mine = [lab.home.disks / "notes", lab.home.disks / "backup.tar.gz", lab.home.logs / "old", lab.home.vms / "x.md"]
+    ours = [lab.home.disks / "web1.qcow2", lab.home.disks / "layers/a.qcow2", lab.home.logs / "gone.log"]
+    for path in (*mine, *ours):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    journey.clean(lab, reporter=reporter, with_keys=with_keys)
+    assert all(path.exists() for path in mine)
+    assert not any(path.exists() for path in ours)
+    assert not DefinitionStore(lab).path("web1").exists()
 
 
 def test_clean_with_keys_leaves_nothing_of_ours(

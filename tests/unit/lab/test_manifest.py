@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 
 from contracts.arch import Arch
 from contracts.lan import DhcpMode, Lan
-from contracts.machine import DiskBus, FirmwareKind, MachineSource, NicModel
+from contracts.machine import DiskBus, FirmwareKind, MachineSource, NicModel, VmDefinition
+from distros.strict_yaml import MAX_SIZE
+from lab import manifest_machines
 from lab.bringup import Milestone
+from lab.machine_request import MachineRequest
 from lab.manifest import Manifest, ManifestError, load, read
 from lab.manifest_schema import schema
 from lab.provisioner_record import ProvisionerMode
@@ -57,6 +61,8 @@ def folder(tmp_path: Path) -> Path:
         stream.write(head)
         stream.truncate(1 << 30)
     (tmp_path / "lab.yaml").write_text(GOOD)
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
     return tmp_path
 
 
@@ -138,7 +144,7 @@ FAULTS = [
     (machines("  a: {replicas: 0}\n"), "3:17: machines.a.replicas: it must be how many there are"),
     (machines("  a: {replicas: 251}\n"), "machines.a.replicas: it must be how many there are"),
     (machines("  a: {replicas: 2, ip: 192.168.100.9}\n"), "machines.a.ip: 2 machines cannot have the same address"),
-    (machines("  a: {replicas: 70}\n  b: {replicas: 70}\n"), "they have 140 LAN cards, and 192.168.100.0/24 has"),
+    (machines("  a: {replicas: 70}\n  b: {replicas: 70}\n"), "they have more LAN cards than 192.168.100.0/24 has ad"),
     (machines("  a: {replicas: 2}\n  a-2: \n"), "4:3: machines.a-2: its machine a-2 is one of a, too"),
     (machines("  a: {ip: 192.168.100.9}\n  b: {ip: 192.168.100.9}\n"), "the address 192.168.100.9 is taken by a"),
     (machines("  a: {ip: 192.168.100.1}\n"), "192.168.100.1 cannot be a machine's address"),
@@ -151,6 +157,10 @@ FAULTS = [
     (machines("  a: {disk-size: 1500M}\n"), "is not a whole number of GiB"),
     (machines("  a: {cpus: two}\n"), "3:13: machines.a.cpus: it must be a number of processors"),
     (machines("  a: {cpus: 1.5}\n"), "machines.a.cpus: it must be a number of processors"),
+    (machines("  a: {cpus: 2.0}\n"), "3:13: machines.a.cpus: it must be a number of processors"),
+    (machines("  a: {replicas: 2.0}\n"), "3:17: machines.a.replicas: it must be how many there are"),
+    (machines("  a: {nics: 1e0}\n"), "3:13: machines.a.nics: it must be a number of LAN cards"),
+    (machines(f"  a: {{memory: {'9' * 5000}G}}\n"), "machines.a.memory: it '99999999"),
     (machines("  a: {arch: riscv64}\n"), "machines.a.arch: it must be x86_64 or aarch64; it is 'riscv64'"),
     (machines("  a: {distro: debian-99}\n"), "3:15: machines.a.distro: there is no distribution 'debian-99'"),
     (machines("  a: {distro: 12}\n"), "machines.a.distro: it must be a distribution, such as debian-12; it is '12'"),
@@ -160,9 +170,16 @@ FAULTS = [
     (machines("  a: {installer: native, user-data: {a: 1}}\n"), "user-data of one's own is for machines that pvmlab"),
     (machines("  a: {disk: true}\n"), "3:13: machines.a.disk: the definition of debian-12 names no cloud image"),
     (machines("  a: {disk: nowhere.qcow2}\n"), "cannot be read: No such file"),
+    (machines("  a: {disk: ~nobody-of-that-name/x}\n"), "~nobody-of-that-name/x cannot be read: No such file"),
+    (machines("  a: {disk: loop}\n"), "loop cannot be read: Too many levels of symbolic links"),
+    (machines("  a: {disk: pipe}\n"), "pipe cannot be read: it is no regular file"),
+    (machines("  a: {disk: .}\n"), "cannot be read: it is no regular file"),
     (machines("  a: {disk: lab.yaml}\n"), "the disk image lab.yaml is refused"),
     (machines("  a: {disk: image.raw, disk-size: 2G}\n  b: {after: {a: installed}}\n"), "is never installed"),
     (machines("  a: {user-data: nowhere}\n"), "machines.a.user-data: the user-data"),
+    (machines("  a: {user-data: ~nobody-of-that-name/x}\n"), "machines.a.user-data: the user-data"),
+    (machines(f"  a: {{user-data: {{a: {'x' * 300_000}}}}}\n"), "machines.a.user-data: it is longer than 256 KiB"),
+    (machines("  a: {user-data: {a: [{permissions: 0644}]}}\n"), "a.user-data.a[0].permissions: 0644 may be read as"),
     (machines("  a: {user-data: {}}\n"), "machines.a.user-data: it must be for cloud-init"),
     (machines("  a: {answer-file: nowhere}\n"), "machines.a.answer-file: the answer file"),
     (machines("  a: {more-disks: [{bus: nvme}]}\n"), "3:20: machines.a.more-disks[0]: the key 'size' is missing"),
@@ -206,6 +223,37 @@ def test_a_network_that_is_there_may_be_written_down() -> None:
     assert read(text, Path("lab.yaml"), office).lan(office) == office
 
 
+def test_numbers_are_those_of_the_core_schema() -> None:
+    text = machines("  a: {cpus: 0x2, memory: 0o2000, user-data: {a: [0x1f, 1.0, '0644', 0]}}\n")
+    (machine,) = read(text, Path("lab.yaml"), Lan()).machines
+    assert (machine.request.cpus, machine.request.memory_mib) == (2, 1024)
+    assert json.loads((machine.request.user_data or "").partition("\n")[2]) == {"a": [31, 1.0, "0644", 0]}
+
+
+def test_more_machines_than_there_is_room_for_are_not_even_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    trial = manifest_machines._trial
+
+    def counted(one: MachineRequest, lan: Lan) -> VmDefinition:
+        made.append(one.name)
+        return trial(one, lan)
+
+    monkeypatch.setattr(manifest_machines, "_trial", counted)
+    body = "".join(f"  a{number}: {{replicas: 250}}\n" for number in range(300))
+    with pytest.raises(ManifestError, match="lab file"):
+        read(machines(body), Path("lab.yaml"), Lan())
+    assert len(made) < 127 + 300
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        load(Path("/dev/zero"), Lan())
+    assert caught.value.faults[0].what == f"it is larger than {MAX_SIZE} bytes"
+    (tmp_path / "lab.yaml").write_text(machines("  a:\n") + "# ä\n" * (MAX_SIZE // 5))  # bytes count, not characters
+    with pytest.raises(ManifestError, match="broken"):
+        load(tmp_path / "lab.yaml", Lan())
+
+
 def test_all_faults_are_told_at_once(folder: Path) -> None:
     body = "  Web: \n  b: {memory: much, colour: red}\n  c: {after: {zz: ssh}}\n  d: {distro: none}\n  e: {cpus: 0}\n"
     lines = [int(line.split(":")[1]) for line in faults_of(machines(body), folder)]
@@ -237,7 +285,7 @@ def test_every_option_of_vm_create_is_a_key() -> None:
     from tasks import namespace
 
     arguments = namespace["vm.create"].get_arguments()
-    options = {argument.name.replace("_", "-") for argument in arguments} - {"name"}
+    options = {argument.name.replace("_", "-") for argument in arguments} - {"name", "output"}
     plural = {"more-disk": "more-disks", "label": "labels", "qemu-arg": "qemu-args"}
     keys = set(schema()["$defs"]["machine"]["properties"])
     assert {plural.get(option, option) for option in options} == keys - {"replicas", "after"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +13,22 @@ import pytest
 
 from contracts.machine import VmDefinition
 from contracts.names import PROVISIONER_NAME
+from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus
-from lab import keys, manifest_apply, provisioner, target
+from lab import changes, keys, manifest_apply, orders, processes, provisioner, target
 from lab.follow import Follower
 from lab.lab import Lab
 from lab.machine import Machine, StopOutcome
 from lab.manifest import Manifest, read
 from lab.manifest_apply import LabUpError, UpOptions
+from lab.manifest_checks import read_current
+from lab.manifest_plan import ActionKind, make_plan
+from lab.network import NetworkKind
+from lab.network_settings import NetworkSettings, write_settings
 from lab.provisioner_record import ProvisionerMode, ProvisionerRecord, write_record
 from lab.spec import Accelerator, AcceleratorKind
 from lab.store import DefinitionStore, MachineRequest
+from pipeline import commit
 from pipeline.errors import ConflictError, ExitCode, PvmlabError, WaitTimeoutError
 from tests.unit.lab.conftest import HOST_KEY, RecordingReporter
 from tests.unit.lab.test_journey import Artifacts
@@ -176,6 +184,23 @@ def test_a_change_stops_the_machine_and_starts_it_again(lab: Lab, road: list[str
     assert DefinitionStore(lab).load("a").labels == ()
 
 
+def test_what_was_changed_by_hand_counts_after_a_start(
+    lab: Lab, road: list[str], board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_up(lab, wanted(lab, "  a: \n"), board)
+    words = ["qemu", "-smp", "2", "-m", "1024", "-name", "a", "-m", "9"]  # the last ones are a person's own
+    monkeypatch.setattr(processes, "arguments", lambda _: words)
+    assert make_plan(wanted(lab, "  a: \n"), read_current(lab)).is_empty
+    changes.apply(lab, "a", changes.Change(memory_mib=2048))
+    file = wanted(lab, "  a: {memory: 2G}\n")
+    (action,) = make_plan(file, read_current(lab)).actions
+    assert (action.kind, action.restarts) == (ActionKind.CHANGE, True)
+    assert action.reasons == ("memory (MiB): runs with 1024 until its next start, not 2048",)
+    road.clear()
+    bring_up(lab, file, board)
+    assert road == ["stop a", "start a", "login a"]
+
+
 def test_prune_removes_what_the_file_does_not_name(lab: Lab, road: list[str], board: Board) -> None:
     bring_up(lab, wanted(lab, TWO), board)
     bring_up(lab, wanted(lab, "  db1: \n"), board)
@@ -244,9 +269,12 @@ def test_machines_that_are_off_are_checked_too_and_those_that_run_are_not(
             raise PvmlabError("the schema that was built knows no such key")
 
     file = wanted(lab, "  off: \n  runs: \n  new: \n")
-    with pytest.raises(PvmlabError, match="knows no such key"):
+    with pytest.raises(PvmlabError, match="2 machines cannot be made or started like this") as caught:
         manifest_apply.up(lab, file, options=UpOptions(), board=board, artifacts=artifacts, check=refuse)
-    assert seen == [("off", False, 0), ("new", True, 0), ("off", False, 1)]
+    assert seen == [("off", False, 0), ("new", True, 0), ("off", False, 1), ("new", True, 1)]
+    assert caught.value.details.splitlines() == [
+        "off: the schema that was built knows no such key", "new: the schema that was built knows no such key",
+    ]  # fmt: skip
     assert (road, DefinitionStore(lab).names()) == ([], ["off", "runs"])
 
 
@@ -255,8 +283,113 @@ def test_a_check_that_fails_leaves_nothing(lab: Lab, road: list[str], board: Boa
         raise PvmlabError("its user-data is at fault")
 
     with pytest.raises(PvmlabError, match="user-data is at fault"):
-        manifest_apply.up(lab, wanted(lab, TWO), options=UpOptions(), board=board, artifacts=Artifacts(), check=refuse)
+        manifest_apply.up(
+            lab, wanted(lab, "  a: \n"), options=UpOptions(), board=board, artifacts=Artifacts(), check=refuse
+        )
     assert (road, DefinitionStore(lab).names()) == ([], [])
+
+
+def test_an_address_of_a_machine_that_stays_is_told_before_anything_is_lost(
+    lab: Lab, road: list[str], board: Board, make_definition: Any
+) -> None:
+    bring_up(lab, wanted(lab, "  a: \n"), board)
+    make_definition("other", ip="192.168.100.50")
+    before, artifacts = DefinitionStore(lab).load_all(), Artifacts()
+    road.clear()
+    file = wanted(lab, "  a: {ip: 192.168.100.50}\n  b: {mac: '52:54:00:00:00:01'}\n")
+    with pytest.raises(PvmlabError, match="2 machines cannot be made") as caught:
+        bring_up(lab, file, board, artifacts, recreate=True)
+    assert "a: the address 192.168.100.50 is taken by other" in caught.value.details
+    assert "b: the MAC address 52:54:00:00:00:01 is taken by other" in caught.value.details
+    assert (road, artifacts.asked, DefinitionStore(lab).load_all()) == ([], [], before)
+    bring_up(lab, file, board, recreate=True, prune=True)  # then its address is free
+    assert DefinitionStore(lab).load("a").ip == "192.168.100.50"
+
+
+def test_a_network_that_this_host_has_no_address_in_is_told_before_it_is_set(
+    lab: Lab, road: list[str], board: Board
+) -> None:
+    write_settings(lab.home, NetworkSettings(kind=NetworkKind.BRIDGE, host_address="192.168.100.100"), lab.lan)
+    with pytest.raises(PvmlabError, match=r"192\.168\.100\.100 cannot be this host's address in 10\.9\.0\.0/24"):
+        bring_up(lab, wanted(lab, "  a: \n", "network: {subnet: 10.9.0.0/24}\n"), board)
+    assert (road, lab.lan.subnet) == ([], "192.168.100.0/24")
+
+
+def test_machines_may_swap_their_addresses(lab: Lab, road: list[str], board: Board) -> None:
+    bring_up(lab, wanted(lab, "  a: {ip: 192.168.100.10}\n  b: {ip: 192.168.100.11}\n"), board)
+    bring_up(lab, wanted(lab, "  a: {ip: 192.168.100.11}\n  b: {ip: 192.168.100.10}\n"), board, recreate=True)
+    assert [machine.ip for machine in DefinitionStore(lab).load_all()] == ["192.168.100.11", "192.168.100.10"]
+
+
+def test_no_machine_gets_an_address_that_another_one_asks_for(lab: Lab, road: list[str], board: Board) -> None:
+    bring_up(lab, wanted(lab, "  a: \n  b: {ip: 192.168.100.2}\n"), board)
+    assert [machine.ip for machine in DefinitionStore(lab).load_all()] == ["192.168.100.3", "192.168.100.2"]
+
+
+def test_nothing_is_lost_of_which_nobody_was_asked(lab: Lab, road: list[str], board: Board) -> None:
+    bring_up(lab, wanted(lab, f"{TWO}  c: \n"), board)
+    with pytest.raises(ConflictError, match="what is on the disks of web would be lost, too"):
+        bring_up(lab, wanted(lab, "  db1: \n"), board, prune=True, agreed=frozenset({"c"}))
+    assert DefinitionStore(lab).names() == ["c", "db1", "web"]
+    bring_up(lab, wanted(lab, "  db1: \n"), board, prune=True, agreed=frozenset({"c", "web"}))
+    assert DefinitionStore(lab).names() == ["db1"]
+
+
+def test_a_machine_that_is_ordered_into_its_rescue_shell_is_not_called_up(
+    lab: Lab, road: list[str], board: Board
+) -> None:
+    bring_up(lab, wanted(lab, "  db1: \n"), board)
+    lab.machine("db1").kill()
+    orders.give(lab, DefinitionStore(lab).load("db1"), OrderKind.RESCUE)
+    road.clear()
+    with pytest.raises(LabUpError, match="2 of 2 machines did not come up") as caught:
+        bring_up(lab, wanted(lab, TWO), board)
+    assert caught.value.exit_code is ExitCode.CONFLICT
+    assert caught.value.details.splitlines() == [
+        "db1: failed: a rescue shell is ordered for db1", "web: skipped: it waits for db1 (ssh), which failed",
+    ]  # fmt: skip
+    assert "start db1" not in road
+
+
+class Killed(BaseException):
+    """What no clean-up of ours sees, as with SIGKILL."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_any_file_the_next_call_makes_the_lab_what_it_is_to_be(
+    lab: Lab, road: list[str], board: Board, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:  # fmt: skip
+    publish, left = commit.publish_bytes, 0
+
+    def dying(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+        nonlocal left
+        left -= threading.current_thread() is threading.main_thread()  # in another, only that one would be dead
+        dies = left == 0 and threading.current_thread() is threading.main_thread()
+        if dies and not after:
+            raise Killed
+        publish(path, data, mode=mode)
+        if dies:
+            raise Killed
+
+    monkeypatch.setattr(commit, "publish_bytes", dying)
+    first = wanted(lab, "  a: {ip: 192.168.100.10}\n  b: {ip: 192.168.100.11}\n  gone: \n")
+    second = wanted(
+        lab, "  a: {ip: 192.168.100.11, user-data: {a: 1}}\n  b: {memory: 2G, labels: {x: y}}\n  c: {cpus: 1}\n"
+        .replace("b: {", "b: {ip: 192.168.100.10, ")
+    )  # fmt: skip
+    for moment in itertools.count(1):
+        left = 0
+        bring_up(lab, first, board, recreate=True, prune=True)
+        left = moment
+        try:
+            bring_up(lab, second, board, recreate=True, prune=True)
+        except Killed:
+            left = 0
+            bring_up(lab, second, board, recreate=True, prune=True)
+        else:
+            break
+        assert make_plan(second, read_current(lab)).is_empty
+    assert moment > 8
 
 
 def test_an_interrupt_ends_what_this_call_started_and_nothing_else(
@@ -308,6 +441,43 @@ def test_down_leaves_the_provisioner_to_machines_of_others(
     manifest_apply.down(lab, wanted(lab, "  a: \n"), reporter=reporter)
     assert reporter.said[-1] == "the provisioner runs on, for other"
     assert lab.provisioner.is_running()
+
+
+def test_down_stops_all_others_beside_one_whose_record_is_damaged(
+    lab: Lab, road: list[str], board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    manifest = wanted(lab, "  a: \n  b: {after: {a: started}}\n  c: \n")
+    bring_up(lab, manifest, board)
+    road.clear()
+    (lab.home.run / "b.json").write_text("{")
+
+    def stop(machine: Machine, *, timeout: float, force: bool) -> StopOutcome:
+        if not machine.is_running():  # says so of b
+            return StopOutcome.ALREADY_OFF
+        (lab.home.run / f"{machine.name}.json").unlink()
+        return StopOutcome.SHUT_DOWN
+
+    reporter = RecordingReporter()
+    monkeypatch.setattr(Machine, "stop", stop)
+    with pytest.raises(ConflictError, match=r"b\.json is damaged"):
+        manifest_apply.down(lab, manifest, reporter=reporter)
+    assert not lab.machine("a").is_running()
+    assert not lab.machine("c").is_running()
+    assert lab.provisioner.is_running()  # b may need it
+    assert reporter.said[-1] == "the provisioner runs on, for b"
+
+
+def test_a_full_disk_is_told_as_such(
+    lab: Lab, road: list[str], board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "web.qcow2")
+
+    monkeypatch.setattr(target, "start", full)
+    with pytest.raises(LabUpError) as caught:
+        bring_up(lab, wanted(lab, "  a: \n"), board)
+    assert caught.value.details == "a: failed: the disk is full (web.qcow2)"
+    assert board.said("a") == ["a: failed: the disk is full (web.qcow2)"]
 
 
 def test_down_twice_is_fine(lab: Lab, road: list[str], board: Board) -> None:

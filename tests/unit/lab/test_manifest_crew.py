@@ -147,3 +147,12 @@ def test_one_that_does_not_come_to_its_end_is_left(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         crew.run()
     release.set()
+
+
+def test_who_comes_to_an_end_without_what_is_waited_for_holds_nobody_up_for_ever() -> None:
+    def work(_name: str, reached: Reached, _go_on: GoOn) -> None:
+        reached(Milestone.STARTED)  # and no more: it is up without
+
+    outcomes = Crew({"a": [], "b": after(a="ssh"), "c": after(a="started")}, work, jobs=2).run()
+    assert [outcome.state for outcome in outcomes.values()] == [State.UP, State.SKIPPED, State.UP]
+    assert outcomes["b"].why == "it waits for a (ssh), which never comes to that"

@@ -12,7 +12,7 @@ from contracts.machine import AnswerFile, Installer, SshHostKey, VmDefinition
 from contracts.report import InstallState, MachineStatus, Phase
 from distros.family import Family
 from distros.release import Checksums, Locked, Medium, MediumKind, Release, Sources
-from lab import native, target
+from lab import hardware, native, target
 from lab.follow import PACES, Follower
 from lab.lab import Lab
 from lab.progress import Reporter
@@ -185,7 +185,8 @@ def test_an_answer_file_that_a_killed_create_left_is_not_taken_for_a_new_machine
 
 
 def create(lab: Lab, monkeypatch: pytest.MonkeyPatch, made: Release, **request: object) -> VmDefinition:
-    monkeypatch.setattr(target, "require_release", lambda _name, _arch: made)
+    for module in (target, hardware):
+        monkeypatch.setattr(module, "require_release", lambda _name, _arch: made)
     monkeypatch.setattr(target, "make_key", lambda *_a, **_k: SshHostKey(
         private="-----BEGIN OPENSSH PRIVATE KEY-----\nfake\n-----END OPENSSH PRIVATE KEY-----\n", public=KEY
     ))  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from contracts.lan import DhcpMode, Lan
 from lab import bridge
 from lab.bridge import overlapping_host
-from lab.bridge_commands import BridgePlan, bridge_name, make_bridge, make_tap, remove
+from lab.bridge_commands import BridgePlan, bridge_name, change_address, make_bridge, make_tap, remove
 from lab.lab import Lab
 from lab.network import NetworkKind, SwitchNetwork
 from lab.network_settings import (
@@ -94,6 +94,7 @@ def test_networks_of_the_host_are_found() -> None:
     assert find_overlaps(Lan(subnet="192.168.0.0/16"), ROUTES) == ["192.168.100.0/24 on docker0"]
     assert find_overlaps(Lan(subnet="172.17.3.0/24"), ROUTES) == ["172.17.0.0/16 on eth0"]
     assert find_overlaps(Lan(subnet="10.9.0.0/24"), ROUTES) == []
+    assert find_overlaps(Lan(subnet="192.168.0.0/16"), ROUTES, besides=["docker0"]) == []
 
 
 def test_an_overlap_matters_for_an_address_of_the_hosts_own() -> None:
@@ -178,6 +179,11 @@ def test_what_root_does_for_a_bridge() -> None:
         ["ip", "link", "set", "dev", "pvm0t3", "master", "pvm0"],
         ["ip", "link", "set", "dev", "pvm0t3", "up"],
     ]
+    assert change_address(plan) == [
+        ["ip", "-4", "address", "flush", "dev", "pvm0"],
+        ["ip", "address", "add", "192.168.7.5/24", "dev", "pvm0"],
+    ]
+    assert change_address(BridgePlan(name="pvm0", home=Path("/h"))) == [["ip", "-4", "address", "flush", "dev", "pvm0"]]
     assert remove("pvm0") == ["ip", "link", "delete", "dev", "pvm0"]
     assert len(BridgePlan(name="p", home=Path("/" + "ä" * 300)).alias.encode()) <= 260
 
@@ -216,6 +222,25 @@ def test_what_a_bridge_needs_of_the_host(
     with pytest.raises(PrerequisiteError, match=message) as refused:
         bridge.require_tun()
     assert "net.create --kind switch needs none of it" in refused.value.resolution
+
+
+@pytest.mark.parametrize(
+    ("home", "error", "abandoned"),
+    [("/h", FileNotFoundError, True), ("/h", NotADirectoryError, True), ("/h", PermissionError, False),
+     ("/h", None, False), ("/" + "h" * 300, FileNotFoundError, False)],
+)  # fmt: skip
+def test_only_a_lab_that_is_gone_for_sure_has_abandoned_its_interfaces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str, error: type[OSError] | None, abandoned: bool
+) -> None:
+    def look(path: Path, **_: object) -> None:
+        if error is not None:
+            raise error(str(path))
+
+    (tmp_path / "pvm0").mkdir()
+    (tmp_path / "pvm0/ifalias").write_text(BridgePlan(name="pvm0", home=Path(home)).alias + "\n")
+    monkeypatch.setattr(bridge, "INTERFACES", tmp_path)
+    monkeypatch.setattr(Path, "stat", look)
+    assert bridge.is_abandoned("pvm0") is abandoned
 
 
 def test_a_firewall_that_sees_bridges_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -73,3 +73,12 @@ def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[
         board.reporter("a").say("hello")
         board.done("a")
     assert capsys.readouterr().err.endswith("s] hello\n")
+
+
+def test_who_tells_something_after_the_end_does_not_take_the_terminal_again(screen: Progress) -> None:
+    board = LiveBoard()
+    board.reporter("one").show("one: boots")
+    board.close()
+    board.reporter("one").show("one: still at it")
+    assert [task.description for task in screen.tasks] == ["one: boots"]
+    assert board._progress is None

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -130,3 +134,32 @@ def test_strangers_that_were_seen_of_late_are_shown(lab: Lab, monkeypatch: pytes
     )
     (lab.home.status / "_strangers.json").write_text(document.dumps(Strangers(strangers=seen)))
     assert status.view_lab(lab).strangers == ("52:54:00:00:00:00",)
+
+
+@pytest.mark.parametrize(
+    ("folder", "fault"),
+    [("vms", "it cannot be read"), ("run", "cannot be read"), ("status", "the install status of web1 is broken")],
+)
+def test_what_another_user_made_is_a_fault_of_that_machine_alone(
+    lab: Lab, make_definition: Make, monkeypatch: pytest.MonkeyPatch, folder: str, fault: str
+) -> None:
+    make_definition("web1")
+    make_definition("web2", mac="52:54:00:00:00:02", ip="192.168.100.3")
+    closed, plain = lab.home.root / folder / "web1.json", os.open
+
+    def as_somebody_else(path: Any, *words: Any, **more: Any) -> int:
+        if str(path) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, *words, **more)
+
+    def open_file(
+        path: Path, mode: str = "r", buffering: int = -1, encoding: str | None = None, errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:  # fmt: skip
+        return open(path, mode, buffering, encoding, errors, newline, opener=as_somebody_else)
+
+    monkeypatch.setattr(os, "open", as_somebody_else)
+    monkeypatch.setattr(Path, "open", open_file)
+    first, second = status.view_targets(lab)
+    assert fault in str(first.fault)
+    assert second.fault is None

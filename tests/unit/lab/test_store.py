@@ -283,3 +283,34 @@ def test_a_rewritten_definition_keeps_what_goes_with_it(lab: Lab, make_definitio
     store.rewrite(definition)
     assert store.answers_path("web1").read_text() == "answers"
     assert store.path("web1").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_person_wrote_is_read_as_it_is(lab: Lab) -> None:
+    store = DefinitionStore(lab)
+    assert (store.find_user_data("web1"), store.find_answers("web1")) == (None, None)
+    store.write_user_data("web1", "#!/bin/sh\r\n\r")
+    assert store.find_user_data("web1") == "#!/bin/sh\r\n\r"
+
+
+@pytest.mark.parametrize("place", ["pipe", "folder", "latin"])
+def test_what_cannot_be_read_is_told_and_not_waited_for(lab: Lab, place: str) -> None:
+    store = DefinitionStore(lab)
+    for path in (store.user_data_path("web1"), store.answers_path("web1")):
+        {"pipe": os.mkfifo, "folder": os.mkdir, "latin": lambda name: name.write_bytes(b"\xe4")}[place](path)
+    with pytest.raises(ConflictError, match="the user-data of web1 cannot be read") as caught:
+        store.find_user_data("web1")
+    assert str(store.user_data_path("web1")) in caught.value.details
+    with pytest.raises(ConflictError, match="the answer file of web1 cannot be read"):
+        store.find_answers("web1")
+
+
+def test_no_address_is_chosen_for_one_machine_that_another_asks_for(lab: Lab, make_definition: Make) -> None:
+    make_definition("there", ip="192.168.100.3")
+    asked = MachineRequest(name="b", distro="debian-12", ip="192.168.100.2")
+    two = MachineRequest(name="a", distro="debian-12", cards=2)
+    a, b = DefinitionStore(lab).with_addresses([two, asked])
+    assert (a.ip, [card.ip for card in a.more_cards]) == ("192.168.100.4", ["192.168.100.5"])
+    assert b.ip == "192.168.100.2"
+    assert all(card.mac and card.ipv6 for card in a.more_cards)
+    with pytest.raises(ConflictError, match=r"192\.168\.100\.3 is taken by there"):
+        DefinitionStore(lab).with_addresses([MachineRequest(name="c", distro="debian-12", ip="192.168.100.3")])

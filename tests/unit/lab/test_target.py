@@ -10,6 +10,7 @@ from contracts.orders import OrderKind
 from contracts.report import InstallState, MachineStatus
 from contracts.tokens import RECORDS, record_name
 from lab import orders, ssh, target
+from lab.addresses import derive_mac, ipv6_of
 from lab.firmware import FirmwareFiles
 from lab.keys import KeyPair
 from lab.lab import Lab
@@ -185,6 +186,47 @@ def test_create_makes_the_disk_before_the_definition(
     assert DefinitionStore(lab).load("web1") == definition
     assert definition.ssh_authorized_keys == ("ssh-ed25519 AAAA pvmlab",)
     assert (lab.home.disks / "web1.qcow2").read_text() == "empty 8"
+
+
+def test_the_first_machine_of_a_lab_has_its_addresses_from_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_key: SshHostKey
+) -> None:
+    lab = Lab(Workspace(Cache(tmp_path / "cache"), Home(tmp_path / "home")))
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA pvmlab\n")
+    monkeypatch.setattr(ssh, "lab_key", lambda _: KeyPair(tmp_path / "key"))
+    monkeypatch.setattr(target, "make_key", lambda name, *, scratch: host_key)
+    monkeypatch.setattr(target, "host_mirror", lambda: Mirror("http://mirror.test/debian", None))
+    monkeypatch.setattr(target, "create_empty_disk", lambda path, size: path.write_text(f"empty {size}"))
+    definition = target.create(lab, MachineRequest(name="web1", distro="debian-12"))
+    assert definition.mac == derive_mac(lab.identity(), "web1")  # else two labs have the same
+    assert definition.ipv6 == ipv6_of(lab.lan, definition.ip) != ""
+
+
+def test_create_leaves_nothing_of_a_clone_that_was_killed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, host_key: SshHostKey, started: list[MachineSpec], tmp_path: Path
+) -> None:
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA pvmlab\n")
+    monkeypatch.setattr(ssh, "lab_key", lambda _: KeyPair(tmp_path / "key"))
+    monkeypatch.setattr(target, "make_key", lambda name, *, scratch: host_key)
+    monkeypatch.setattr(target, "host_mirror", lambda: Mirror("http://mirror.test/debian", None))
+    variables = target.variables_path(lab, "web1")
+    variables.write_text("another machine's boot order")
+    target.create(lab, MachineRequest(name="web1", distro="debian-12"))
+    assert not variables.exists()
+
+
+def test_a_machine_that_was_removed_meanwhile_is_not_started(
+    lab: Lab, make_definition: Make, started: list[MachineSpec]
+) -> None:
+    definition = make_definition()
+    DefinitionStore(lab).delete("web1")
+    with pytest.raises(NotFoundError, match="there is no machine 'web1'"):
+        target.start(lab, definition, TCG)
+    make_definition(mac="52:54:00:00:00:02")
+    with pytest.raises(NotFoundError, match="another command has removed web1"):
+        target.start(lab, definition, TCG)
+    assert not started
+    assert not list(lab.home.disks.iterdir())
 
 
 def test_create_refuses_an_unknown_distribution(lab: Lab) -> None:
@@ -365,6 +407,9 @@ def test_a_plan_is_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     lab = Lab(Workspace(Cache(tmp_path / "cache"), Home(tmp_path / "home")))
     with pytest.raises(UsageError, match="cannot be a machine's address"):
         target.plan(lab, MachineRequest(name="web1", distro="debian-12", ip="10.0.0.1"))
+    for address, message in (("nonsense", "is not an IPv6 address"), ("fd00::1", "the lab's network has no IPv6")):
+        with pytest.raises(UsageError, match=message):
+            target.create(lab, MachineRequest(name="web1", distro="debian-12", ipv6=address))
     assert not lab.home.root.exists()  # what makes no sense does not even make the lab
     planned = target.plan(lab, MachineRequest(name="web1", distro="debian-12"))
     assert planned.package_sources == ("deb http://mirror.example/debian bookworm main",)

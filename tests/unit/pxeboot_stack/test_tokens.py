@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.machine import Nic, VmDefinition
-from contracts.tokens import PLACEHOLDER, TOKEN, mask
+from contracts.tokens import LIFETIME, PLACEHOLDER, TOKEN, mask
 from pxeboot_stack.boot_handler import tokens
 from pxeboot_stack.boot_handler.refusal import Refusal
-from pxeboot_stack.boot_handler.tokens import LIFETIME, REPEAT_WINDOW, REPORTING, TokenStore
+from pxeboot_stack.boot_handler.tokens import REPEAT_WINDOW, REPORTING, TokenStore
 from tests.fakes.lab_files import make_machine
 
 MACHINE = make_machine()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -273,3 +274,9 @@ def test_a_change_counts_at_once(lab: Settings) -> None:
         assert f"# {number}" in made(MACHINE, What.USER_DATA, lab)
         (lab.templates / "user-data.j2").unlink()
         assert user_templates.find(MACHINE, What.USER_DATA, lab) is None
+
+
+def test_a_named_pipe_holds_up_nobody(lab: Settings) -> None:
+    os.mkfifo(lab.templates / "user-data.j2")
+    with pytest.raises(Refusal, match="it is no regular file"):
+        user_templates.read(lab.templates / "user-data.j2", "the template user-data.j2", MACHINE)
