@@ -270,7 +270,9 @@ def is_abandoned(interface: str) -> bool:
 
 def is_used(interface: str) -> bool:
     """Say whether a machine is at the *interface*: at this tap, or at any tap of this bridge."""
-    return _read(interface, "carrier") == "1"
+    ports = (path.name for path in (INTERFACES / interface / "brif").glob("*"))
+    # a bridge's own carrier follows those of its ports, but up to a second late
+    return any(_read(name, "carrier") == "1" for name in (interface, *ports))
 
 
 def how_to_remove(interfaces: Sequence[str]) -> str:
