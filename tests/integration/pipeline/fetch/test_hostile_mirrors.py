@@ -20,8 +20,8 @@ from tests.fakes.media_server import PAGE, Manner, MediaServer
 
 _CASES = 500
 _THREADS = 8
-_PATIENCE = Patience(
-    connect=5.0, read=0.6, floor=40_000.0, window=1.2, tries=3, worth=8192, most=10, pause=0.001, longest=0.01
+_PATIENCE = Patience(  # an honest mirror has to be heard out on a busy host, too
+    connect=5.0, read=1.5, floor=40_000.0, window=3.0, tries=3, worth=8192, most=10, pause=0.001, longest=0.01
 )
 _REQUESTS = 60  # to one mirror at most: twice ten tries, or three with nine redirects each, twice
 _STATUSES = (204, 206, 301, 304, 400, 401, 403, 404, 410, 416, 418, 429, 500, 502, 503, 505, 599)
