@@ -26,7 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from pipeline.errors import UsageError
 from pipeline.fetch.addresses import Reach, reach_of_name, require_url
-from pipeline.fetch.failure import NETWORK_ERRORS, MirrorError, may_pass, said_of
+from pipeline.fetch.failure import NETWORK_ERRORS, MirrorError, let_go, may_pass, said_of
 from pipeline.fetch.patience import Patience
 
 _REDIRECTS = 8
@@ -245,7 +245,9 @@ def _send(
             raise _inside(url) from None
         verdict = watch.verdict
         passing = watch.is_stopped or (verdict is None and may_pass(error))
-        raise MirrorError(url, verdict or said_of(error), is_passing=passing) from None
+        reason = verdict or said_of(error)
+        let_go(error)
+        raise MirrorError(url, reason, is_passing=passing) from None
 
 
 def _next(first: str, address: str, location: str | None, allowed: Reach) -> str:

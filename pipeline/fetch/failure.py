@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import traceback
 from collections.abc import Sequence
 
 import requests
@@ -131,6 +132,15 @@ def may_pass(error: BaseException) -> bool:
     return not any(
         isinstance(each, ssl.SSLCertVerificationError | requests.exceptions.InvalidURL) for each in _chain(error)
     )
+
+
+def let_go(error: BaseException) -> None:
+    """Let go of what was at work when *error*, which was dealt with, was raised.
+
+    urllib3 leaves an answer whose header contradicts itself to the garbage collector, with its connection.
+    """
+    for each in _chain(error):
+        traceback.clear_frames(each.__traceback__)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -1,8 +1,7 @@
 """Transcripts in the documentation that are run, so that they stay true.
 
 A block that follows a line ``<!-- run: host -->`` is run in a lab of the page's own, without machines; one that follows
-``<!-- run: vm -->`` in the lab of the end-to-end tests, after they are through; one that follows ``first-light`` there,
-when ``up`` has just brought up target1::
+``first-light`` in the lab of the end-to-end tests, when ``up`` has just brought up target1::
 
     <!-- run: host -->
     ```console
@@ -79,7 +78,7 @@ def readme_transcript() -> list[Step]:
     """Return the commands of the README's transcript, which leaves lines out."""
     text = PAGES[0].read_text()
     begin, end = text.index("<!-- transcript:begin -->"), text.index("<!-- transcript:end -->")
-    return steps_of(re.sub(r".*?```", "<!-- run: vm -->\n```", text[begin:end], count=1, flags=re.DOTALL), "vm")
+    return steps_of(re.sub(r".*?```", "<!-- run: readme -->\n```", text[begin:end], count=1, flags=re.DOTALL), "readme")
 
 
 def missing_lines(expected: str, seen: str) -> list[str]:

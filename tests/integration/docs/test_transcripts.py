@@ -1,4 +1,4 @@
-"""The pages' transcripts are what the commands print; those with machines are in tests/e2e/test_transcripts.py."""
+"""The pages' transcripts are what the commands print; those with machines: tests/e2e/test_first_light.py."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ a
 ...
 ```
 
-<!-- run: vm -->
+<!-- run: first-light -->
 ```
 $ echo two
 ```
@@ -59,7 +59,7 @@ def test_blocks_are_found_with_their_lines() -> None:
     assert [(step.line, step.command, step.output) for step in steps_of(PAGE, "host")] == [
         (4, "echo one", "one\n"), (6, "printf 'a\\nb\\n'; echo c", "a\n...\n"),
     ]  # fmt: skip
-    assert [step.command for step in steps_of(PAGE, "vm")] == ["echo two"]
+    assert [step.command for step in steps_of(PAGE, "first-light")] == ["echo two"]
 
 
 @pytest.mark.parametrize(

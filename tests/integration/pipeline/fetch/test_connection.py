@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import hashlib
 import logging
 import socket
@@ -22,6 +24,7 @@ from pipeline.fetch.failure import MirrorError, NoMirrorError, StoppedError
 from pipeline.fetch.offline import OfflineError
 from pipeline.fetch.patience import Patience
 from pipeline.fetch.store import Store, obtain
+from pipeline.workspace import Cache
 from tests.fakes.media_server import PAGE, Manner, MediaServer
 
 _SECRET = "hunter2canary"
@@ -231,3 +234,34 @@ def test_a_document_is_not_asked_for_offline(server: MediaServer, monkeypatch: p
     with pytest.raises(OfflineError, match="SHA256SUMS is not here"):
         fetch_document([server.url("/SHA256SUMS")])
     assert server.connections == 0
+
+
+def connections_to(port: int) -> list[socket.socket]:
+    """Return what is open to a port of this host: our end of it."""
+    found = []
+    for each in gc.get_objects():
+        if isinstance(each, socket.socket) and each.fileno() >= 0:
+            with contextlib.suppress(OSError):  # not connected
+                if each.family == socket.AF_INET and each.getpeername()[1] == port:
+                    found.append(each)
+    return found
+
+
+def test_an_answer_whose_header_contradicts_itself_is_closed_at_once(
+    server: MediaServer, tmp_path: Path, hasty: Patience
+) -> None:
+    server.answer("/odd/x.iso", [Manner(data=b"12345", headers={"Content-Length": "5, 6"})])
+    server.answer("/good/x.iso", [Manner(data=b"12345")])
+    store = Store(Cache(tmp_path / "cache"))
+    wanted = Asset(
+        name="x.iso",
+        urls=(server.url("/odd/x.iso"), server.url("/good/x.iso")),
+        digests=(Digest(Algorithm.SHA256, hashlib.sha256(b"12345").hexdigest()),),
+    )
+    gc.disable()
+    try:
+        obtain(wanted, store=store, patience=hasty)
+        assert connections_to(server.port) == []
+    finally:
+        gc.enable()
+        store.state.close()
